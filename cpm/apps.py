@@ -1,0 +1,43 @@
+"""The Django application: sets up logging and the AWS gateway once, when Django starts."""
+
+import logging
+
+import structlog
+from django.apps import AppConfig
+from django.conf import settings
+
+from cpm.aws import gateway
+
+
+def configure_logging() -> None:
+    """One JSON line per event on stderr; values that look like secrets are masked."""
+    logging.basicConfig(format="%(message)s", level=settings.CPM_LOG_LEVEL)
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            *settings.CPM_LOG_PROCESSORS,
+            structlog.processors.JSONRenderer(),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelName(settings.CPM_LOG_LEVEL)),
+        logger_factory=structlog.PrintLoggerFactory(file=None),
+        cache_logger_on_first_use=False,
+    )
+
+
+class CpmConfig(AppConfig):
+    """Registers the models of `cpm.models` under the label `cpm`."""
+
+    name = "cpm"
+    label = "cpm"
+    default_auto_field = "django.db.models.BigAutoField"
+
+    def ready(self) -> None:
+        configure_logging()
+        gateway.configure(
+            gateway.GatewayConfig(
+                endpoint_url=settings.CPM_AWS_ENDPOINT_URL or None, redis_url=settings.REDIS_URL
+            )
+        )

@@ -1,0 +1,157 @@
+"""Django settings. Everything that differs between servers comes from the environment; nothing else reads it.
+
+CPM_DATABASE_URL       PostgreSQL, e.g. postgresql://user:password@host:5432/cpm (or a socket folder as host)
+CPM_REDIS_URL          Redis or Valkey, e.g. redis://:password@host:6379/0 or redis+socket:///path?virtual_host=0
+CPM_DATA               folder for scripts and files of this server
+CPM_SECRET_KEY_FILE    file with Django's secret key            CPM_FIELD_KEYS_FILE  keys of encrypted columns
+CPM_AWS_ENDPOINT_URL   one endpoint for every AWS service (simulator, VPC endpoint); empty means AWS itself
+"""
+
+import os
+from datetime import timedelta
+from pathlib import Path
+from urllib.parse import parse_qs, unquote, urlsplit
+
+from cpm.lib.secrets import scrub_secrets
+
+
+def _secret(name: str, default: str) -> str:
+    path = os.environ.get(f"{name}_FILE")
+    if path:
+        return Path(path).read_text().strip()
+    return os.environ.get(name, default)
+
+
+def _flag(name: str, default: str = "0") -> bool:
+    return os.environ.get(name, default).lower() in {"1", "true", "yes", "on"}
+
+
+def _database(url: str) -> dict[str, object]:
+    parts = urlsplit(url)
+    query = parse_qs(parts.query)
+    return {
+        "ENGINE": "django.db.backends.postgresql",
+        "NAME": parts.path.lstrip("/") or "cpm",
+        "USER": unquote(parts.username or ""),
+        "PASSWORD": unquote(parts.password or ""),
+        "HOST": query.get("host", [unquote(parts.hostname or "")])[0],
+        "PORT": str(parts.port or query.get("port", [""])[0]),
+        "CONN_MAX_AGE": None,
+        "CONN_HEALTH_CHECKS": True,
+        "OPTIONS": {"application_name": "cpm", "options": "-c jit=off"},
+    }
+
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+DATA_DIR = Path(os.environ.get("CPM_DATA", str(BASE_DIR / "data")))
+DEBUG = _flag("CPM_DEBUG")
+SECRET_KEY = _secret("CPM_SECRET_KEY", "only-for-commands-that-sign-nothing")
+ALLOWED_HOSTS = os.environ.get("CPM_ALLOWED_HOSTS", "*").split(",")
+ROOT_URLCONF = "cpm.urls"
+WSGI_APPLICATION = "cpm.wsgi.application"
+USE_TZ = True
+TIME_ZONE = os.environ.get("CPM_TIME_ZONE", "UTC")
+LANGUAGE_CODE = "en"
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+AUTH_USER_MODEL = "cpm.User"
+APPEND_SLASH = True
+DATA_UPLOAD_MAX_MEMORY_SIZE = 1024 * 1024
+STATIC_URL = "/static/"
+STATIC_ROOT = DATA_DIR / "static"
+LOGIN_URL = "/admin/login/"
+
+INSTALLED_APPS = [
+    "unfold",
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django.contrib.staticfiles",
+    "django.contrib.postgres",
+    "rest_framework",
+    "django_filters",
+    "drf_spectacular",
+    "drf_spectacular_sidecar",
+    "cpm",
+]
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "api.middleware.ApiConventions",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+]
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [BASE_DIR / "cpm" / "templates"],
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ]
+        },
+    }
+]
+WHITENOISE_USE_FINDERS = True
+WHITENOISE_AUTOREFRESH = DEBUG
+
+DATABASES = {"default": _database(os.environ.get("CPM_DATABASE_URL", "postgresql://127.0.0.1/cpm"))}
+REDIS_URL = os.environ.get("CPM_REDIS_URL", "redis://127.0.0.1:6379/0")
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator"},
+    {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
+]
+
+REST_FRAMEWORK = {
+    "DEFAULT_AUTHENTICATION_CLASSES": ["api.authentication.TokenAuthentication"],
+    "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
+    "DEFAULT_RENDERER_CLASSES": ["api.renderers.JsonRenderer"],
+    "DEFAULT_PARSER_CLASSES": ["api.parsers.JsonParser"],
+    "DEFAULT_CONTENT_NEGOTIATION_CLASS": "api.negotiation.VersionedNegotiation",
+    "DEFAULT_PAGINATION_CLASS": "api.pagination.OptionalPagination",
+    "DEFAULT_FILTER_BACKENDS": ["api.filters.ContractFilterBackend"],
+    "DEFAULT_SCHEMA_CLASS": "api.schema.ContractSchema",
+    "EXCEPTION_HANDLER": "api.errors.render",
+    "UNAUTHENTICATED_USER": None,
+}
+SIMPLE_JWT = {
+    "ACCESS_TOKEN_LIFETIME": timedelta(seconds=int(os.environ.get("CPM_ACCESS_TOKEN_SECONDS", "3600"))),
+    "REFRESH_TOKEN_LIFETIME": timedelta(seconds=int(os.environ.get("CPM_REFRESH_TOKEN_SECONDS", "86400"))),
+}
+SPECTACULAR_SETTINGS = {
+    "TITLE": "CPM RESTful API",
+    "VERSION": "1.5.0",
+    "OAS_VERSION": "3.1.0",
+    "SERVE_INCLUDE_SCHEMA": False,
+    "SWAGGER_UI_DIST": "SIDECAR",
+    "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
+    "REDOC_DIST": "SIDECAR",
+}
+
+# Jobs (cpm.jobs). Leases are renewed at a third of their length.
+CPM_JOBS_WAKE = os.environ.get("CPM_JOBS_WAKE", "workers.wake.send")
+CPM_LEASE_SECONDS = float(os.environ.get("CPM_LEASE_SECONDS", "15"))
+CPM_TICK_SECONDS = float(os.environ.get("CPM_TICK_SECONDS", "1"))
+CPM_OFFER_SECONDS = float(os.environ.get("CPM_OFFER_SECONDS", "20"))
+CPM_MAX_STEP_FAILURES = int(os.environ.get("CPM_MAX_STEP_FAILURES", "8"))
+CPM_RETRY_BASE_SECONDS = float(os.environ.get("CPM_RETRY_BASE_SECONDS", "5"))
+# How often AWS is asked about work in progress, and how long its lists may lag behind its writes.
+CPM_POLL_SECONDS = float(os.environ.get("CPM_POLL_SECONDS", "15"))
+CPM_AWS_LIST_LAG_SECONDS = float(os.environ.get("CPM_AWS_LIST_LAG_SECONDS", "60"))
+
+CPM_AWS_ENDPOINT_URL = os.environ.get("CPM_AWS_ENDPOINT_URL", "")
+CPM_FIELD_KEYS_FILE = os.environ.get("CPM_FIELD_KEYS_FILE", str(DATA_DIR / "secrets" / "field-keys"))
+CPM_SCRIPTS_DIR = Path(os.environ.get("CPM_SCRIPTS_DIR", str(DATA_DIR / "scripts")))
+CPM_SERVER_BACKUP_DIR = Path(os.environ.get("CPM_SERVER_BACKUP_DIR", str(DATA_DIR / "server-backups")))
+
+LOGGING_CONFIG = None
+CPM_LOG_LEVEL = os.environ.get("CPM_LOG_LEVEL", "INFO")
+CPM_LOG_PROCESSORS = [scrub_secrets]
