@@ -23,7 +23,7 @@ class Policy(CpmModel):
         max_length=1, choices=AutoRemove.choices(), default=AutoRemove.NO
     )
     created_by_tag = models.BooleanField(default=False)
-    schedules: models.ManyToManyField[Schedule, "PolicySchedule"] = models.ManyToManyField(
+    schedules = models.ManyToManyField(
         Schedule, through="PolicySchedule", related_name="policies", blank=True
     )
 
