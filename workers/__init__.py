@@ -1,0 +1,5 @@
+"""The Celery fleet."""
+
+from workers.app import app
+
+__all__ = ["app"]

@@ -1,0 +1,47 @@
+"""The tick: takes steps from dead workers and offers whatever is due and nobody was told of lately."""
+
+from dataclasses import dataclass
+
+from django.conf import settings
+from django.db import connection, transaction
+
+from cpm.jobs import queue
+
+# A step whose worker died keeps its token and intent; the raised epoch shuts the dead (or merely frozen) owner out.
+_TAKE_BACK = """
+UPDATE cpm_step SET state = CASE WHEN poll_group <> '' THEN 'waiting' ELSE 'ready' END,
+    lease_epoch = lease_epoch + 1, lease_owner = '', lease_until = NULL,
+    offered_until = now()
+WHERE id IN (SELECT id FROM cpm_step WHERE state = 'running' AND lease_until < now()
+             FOR UPDATE SKIP LOCKED LIMIT %s)
+"""
+# One message per poll group is enough: its worker claims the whole group.
+_OFFER = """
+WITH due AS (
+    SELECT id, queue, poll_group FROM cpm_step
+    WHERE queue = ANY(%s) AND state IN ('ready', 'waiting') AND pending_after = 0
+      AND not_before <= now() AND offered_until <= now()
+    ORDER BY not_before FOR UPDATE SKIP LOCKED LIMIT %s
+), offered AS (
+    UPDATE cpm_step s SET offered_until = now() + make_interval(secs => %s) FROM due WHERE s.id = due.id
+)
+SELECT queue, min(id) FROM due
+GROUP BY queue, CASE WHEN poll_group = '' THEN id::text ELSE poll_group END
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Sweep:
+    taken_back: int
+    offered: int
+
+
+def sweep(*, queues: list[str], limit: int = 1000) -> Sweep:
+    """One pass, at most `limit` steps each way. Any number of processes may do this at once."""
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute(_TAKE_BACK, [limit])
+        taken = cursor.rowcount
+        cursor.execute(_OFFER, [queues, limit, settings.CPM_OFFER_SECONDS])
+        due = [(row[0], row[1]) for row in cursor.fetchall()]
+        queue.offer(due)
+    return Sweep(taken, len(due))

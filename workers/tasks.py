@@ -1,0 +1,33 @@
+"""Tasks: named by what they do, a few lines each. The work is in cpm."""
+
+import structlog
+from django.db import InterfaceError, OperationalError, connection
+
+from cpm.flows.table import ENGINE
+from cpm.jobs import runner, sweeper
+from cpm.scheduler import planner
+from workers.app import app
+from workers.queues import NAMES
+
+log = structlog.get_logger(__name__)
+
+
+@app.task(name="workers.run_step")
+def run_step(*, step_id: int, **_: object) -> None:
+    """Run a step and what else is due in its queue."""
+    try:
+        runner.run_message(step_id, engine=ENGINE)
+    except (OperationalError, InterfaceError) as error:
+        connection.close()
+        log.warning("database away, the tick will offer the step", step=step_id, error=str(error))
+
+
+@app.task(name="workers.tick")
+def tick(**_: object) -> None:
+    """Once a second: offer due steps, start due policies and retries."""
+    try:
+        sweeper.sweep(queues=list(NAMES))
+        planner.run_due()
+    except (OperationalError, InterfaceError) as error:
+        connection.close()
+        log.warning("database away, the next tick goes on", error=str(error))
