@@ -1,0 +1,218 @@
+"""The only door to AWS: clients by identity, paced, retried where that is safe, failing in our error families.
+
+``configure`` is called once per process at start-up and touches neither network nor disk. Everything else may be
+used from any thread. A forked child gets connections of its own.
+"""
+
+import logging
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import botocore.loaders
+import botocore.session
+from botocore.config import Config
+
+from cpm.aws import credentials
+from cpm.aws.client import AwsClient, recording
+from cpm.aws.identity import AssumedRole, Identity, Keys
+from cpm.aws.throttle import Rate, Throttle
+
+__all__ = [
+    "AwsClient",
+    "GatewayConfig",
+    "account_number",
+    "client",
+    "configure",
+    "recording",
+    "regions_enabled",
+]
+
+# A region of the partition that every account has; accounts are asked there about themselves and their regions.
+HOME_REGION = {"aws": "us-east-1", "aws-cn": "cn-north-1", "aws-us-gov": "us-gov-west-1"}
+
+
+@dataclass(frozen=True)
+class GatewayConfig:
+    """All settings of the gateway.
+
+    ``endpoint_urls`` (by service) goes before ``endpoint_url``; ``{region}`` in either stands for the region. With
+    neither, AWS's own endpoints are used, whatever AWS_ENDPOINT_URL and the profile files say. ``longest_wait``
+    bounds how long one call may wait for its turn before it fails as Throttled, and ``attempts`` counts the first.
+    """
+
+    endpoint_url: str | None = None
+    endpoint_urls: Mapping[str, str] = field(default_factory=dict)
+    redis_url: str | None = field(default=None, repr=False)
+    max_pool_connections: int = 32
+    connect_timeout: float = 10.0
+    read_timeout: float = 60.0
+    attempts: int = 4
+    longest_wait: float = 10.0
+    proxy: str | None = field(default=None, repr=False)
+    user_agent_extra: str = "cpm"
+    rates: Mapping[str, Rate] = field(default_factory=dict)
+    home_regions: Mapping[str, str] = field(default_factory=lambda: HOME_REGION)
+    max_clients: int = 256
+
+    def endpoint(self, service: str, region: str) -> str | None:
+        url = self.endpoint_urls.get(service) or self.endpoint_url
+        return url.replace("{region}", region) if url else None
+
+
+class Gateway:
+    """The clients of one process under one configuration."""
+
+    def __init__(self, config: GatewayConfig) -> None:
+        self.config = config
+        self.throttle = Throttle(config.redis_url, config.rates)
+        self._lock = threading.RLock()
+        self._loader = botocore.loaders.create_loader()
+        self._sessions: OrderedDict[Identity, botocore.session.Session] = OrderedDict()
+        self._clients: OrderedDict[tuple[Identity, str, str], AwsClient] = OrderedDict()
+
+    def client(self, identity: Identity, service: str, region: str) -> AwsClient:
+        key = (identity, service, region)
+        with self._lock:
+            found = self._clients.get(key)
+            if found is None:
+                found = self._clients[key] = self._new_client(identity, service, region)
+            self._clients.move_to_end(key)
+            while len(self._clients) > self.config.max_clients:
+                self._clients.popitem(last=False)
+            return found
+
+    def home(self, identity: Identity) -> str:
+        return self.config.home_regions.get(identity.partition) or HOME_REGION["aws"]
+
+    def account_number(self, identity: Identity) -> str:
+        answer = self.client(identity, "sts", self.home(identity)).call("GetCallerIdentity")
+        return str(answer["Account"])
+
+    def _new_client(self, identity: Identity, service: str, region: str) -> AwsClient:
+        return AwsClient(
+            identity,
+            service,
+            region,
+            connect=lambda: self._connect(identity, service, region),
+            pagination=lambda action: self._pagination(identity, service, action),
+            prove_credentials=None if region == self.home(identity) else lambda: self.account_number(identity),
+            throttle=self.throttle,
+            attempts=self.config.attempts,
+            longest_wait=self.config.longest_wait,
+        )
+
+    def _connect(self, identity: Identity, service: str, region: str) -> Any:
+        config = self.config
+        options = Config(
+            # Retries are ours: botocore would repeat a CreateSnapshot whose answer was lost.
+            retries={"mode": "standard", "total_max_attempts": 1},
+            max_pool_connections=config.max_pool_connections,
+            connect_timeout=config.connect_timeout,
+            read_timeout=config.read_timeout,
+            user_agent_extra=config.user_agent_extra,
+            proxies={"http": config.proxy, "https": config.proxy} if config.proxy else None,
+            ignore_configured_endpoint_urls=True,
+        )
+        endpoint = config.endpoint(service, region)
+        # Creating clients from one session in several threads at once is not safe in botocore.
+        with self._lock:
+            return self._session(identity).create_client(service, region, endpoint_url=endpoint, config=options)
+
+    def _session(self, identity: Identity) -> botocore.session.Session:
+        session = self._sessions.get(identity)
+        if session is None:
+            session = botocore.session.Session()
+            # Service models are megabytes of JSON; all identities share one parsed copy.
+            session.register_component("data_loader", self._loader)
+            if isinstance(identity, Keys):
+                session.register_component("credential_provider", credentials.for_keys(identity))
+            elif isinstance(identity, AssumedRole):
+                session.register_component("credential_provider", credentials.for_role(identity, self._assume))
+            self._sessions[identity] = session
+        self._sessions.move_to_end(identity)
+        while len(self._sessions) > self.config.max_clients:
+            self._sessions.popitem(last=False)
+        return session
+
+    def _assume(self, identity: AssumedRole) -> dict[str, Any]:
+        # A regional STS endpoint gives tokens that are valid in opt-in regions too; the global one does not.
+        sts = self.client(identity.source, "sts", self.home(identity.source))
+        external = {"ExternalId": identity.external_id} if identity.external_id else {}
+        answer = sts.call(
+            "AssumeRole",
+            RoleArn=identity.role_arn,
+            RoleSessionName=identity.session_name,
+            DurationSeconds=identity.duration,
+            **external,
+        )
+        given: dict[str, Any] = answer["Credentials"]
+        return given
+
+    def _pagination(self, identity: Identity, service: str, action: str) -> Mapping[str, Any] | None:
+        with self._lock:
+            model = self._session(identity).get_paginator_model(service)
+        try:
+            found: Mapping[str, Any] = model.get_paginator(action)
+        except ValueError:
+            return None
+        return found
+
+
+class _Process:
+    """The gateway of this process; a fork leaves the parent's connections to the parent."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._config: GatewayConfig | None = None
+        self._gateway: Gateway | None = None
+        self._pid = 0
+
+    def configure(self, config: GatewayConfig) -> None:
+        with self._lock:
+            self._config, self._gateway = config, None
+
+    def gateway(self) -> Gateway:
+        with self._lock:
+            if self._config is None:
+                raise RuntimeError("cpm.aws.gateway.configure() has not been called in this process")
+            if self._gateway is None or self._pid != os.getpid():
+                self._gateway, self._pid = Gateway(self._config), os.getpid()
+            return self._gateway
+
+    def renew_lock(self) -> None:
+        self._lock = threading.Lock()
+
+
+_process = _Process()
+# A lock that another thread held at the moment of a fork would stay locked in the child for ever.
+os.register_at_fork(after_in_child=_process.renew_lock)
+
+
+def configure(config: GatewayConfig) -> None:
+    """Sets how AWS is reached from now on in this process; clients handed out before keep their settings."""
+    for name in ("botocore", "boto3", "urllib3"):
+        # Their debug messages contain signed headers and the credentials that STS answers with.
+        logger = logging.getLogger(name)
+        logger.setLevel(max(logger.level, logging.WARNING))
+    _process.configure(config)
+
+
+def client(identity: Identity, service: str, region: str) -> AwsClient:
+    """The client for this identity, service and region. Makes no call; credentials are checked at first use."""
+    return _process.gateway().client(identity, service, region)
+
+
+def account_number(identity: Identity) -> str:
+    """The number of the account that the identity belongs to, asked of STS GetCallerIdentity."""
+    return _process.gateway().account_number(identity)
+
+
+def regions_enabled(identity: Identity) -> list[str]:
+    """The regions that the account may use, sorted."""
+    gateway = _process.gateway()
+    answer = gateway.client(identity, "ec2", gateway.home(identity)).call("DescribeRegions")
+    return sorted(str(region["RegionName"]) for region in answer["Regions"])
