@@ -75,6 +75,7 @@ class StepKind:
 
     `run` starts or resumes the work. Once it has answered `Wait(group=...)`, `poll` takes over: it gets all due
     steps of that group and answers for each step id; a step that it leaves out is asked about again later.
+    `cancel` removes what the step may have made, also when it has made nothing; it may run again.
     `failed` runs in the transaction that makes the step FAILED, `cancelled` in the one that makes it CANCELLED.
     """
 

@@ -156,7 +156,7 @@ def finish(lease: Lease, state: StepState, message: str) -> list[tuple[str, int]
             if how is not StepState.SUCCEEDED:
                 cursor.execute(
                     "UPDATE cpm_step SET state = 'cancelled', finished_at = now(), message = %s"
-                    " WHERE job_id = %s AND after @> ARRAY[%s]::bigint[] AND run_if = 'success'"
+                    " WHERE job_id = %s AND pending_after > 0 AND after @> ARRAY[%s]::bigint[] AND run_if = 'success'"
                     " AND state = 'ready' RETURNING id",
                     ["A step before it did not succeed.", lease.job_id, step_id],
                 )
@@ -164,8 +164,8 @@ def finish(lease: Lease, state: StepState, message: str) -> list[tuple[str, int]
             cursor.execute(
                 "UPDATE cpm_step SET pending_after = pending_after - 1,"
                 " offered_until = now() + make_interval(secs => %s)"
-                " WHERE job_id = %s AND after @> ARRAY[%s]::bigint[] AND state = 'ready'"
-                " RETURNING queue, id, pending_after",
+                " WHERE job_id = %s AND pending_after > 0 AND after @> ARRAY[%s]::bigint[]"
+                " AND state = 'ready' RETURNING queue, id, pending_after",
                 [settings.CPM_OFFER_SECONDS, lease.job_id, step_id],
             )
             ready.extend((row[0], row[1]) for row in cursor.fetchall() if row[2] == 0)

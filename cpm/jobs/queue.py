@@ -20,6 +20,7 @@ from django.utils.module_loading import import_string
 from cpm.jobs.kinds import Engine, StepSpec
 from cpm.lib.states import JobState, StepState
 from cpm.models import Job, Step
+from cpm.models.base import new_ids
 
 log = structlog.get_logger(__name__)
 
@@ -69,8 +70,8 @@ def create_jobs(specs: Sequence[JobSpec], *, engine_queues: Mapping[str, str]) -
 
     `engine_queues` maps a step kind to its queue. Must run in the transaction that makes the subjects.
     """
-    job_ids = _new_ids("cpm_job", len(specs))
-    step_ids = iter(_new_ids("cpm_step", sum(len(spec.steps) for spec in specs)))
+    job_ids = new_ids(Job, len(specs))
+    step_ids = iter(new_ids(Step, sum(len(spec.steps) for spec in specs)))
     jobs, steps = [], []
     for job_id, spec in zip(job_ids, specs, strict=True):
         jobs.append(
@@ -101,7 +102,7 @@ def add_steps(job_id: int, specs: Sequence[StepSpec], *, engine: Engine) -> list
     over = set(
         Step.objects.filter(job_id=job_id, id__in=known, finished_at__isnull=False).values_list("id", flat=True)
     )
-    steps = _rows(job_id, specs, iter(_new_ids("cpm_step", len(specs))), queues, finished=over)
+    steps = _rows(job_id, specs, iter(new_ids(Step, len(specs))), queues, finished=over)
     Step.objects.bulk_create(steps)
     with connection.cursor() as cursor:
         cursor.execute("UPDATE cpm_job SET open_steps = open_steps + %s WHERE id = %s", [len(steps), job_id])
@@ -179,11 +180,3 @@ def _rows(
             )
         )
     return rows
-
-
-def _new_ids(table: str, count: int) -> list[int]:
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT nextval(pg_get_serial_sequence(%s, 'id')) FROM generate_series(1, %s)", [table, count]
-        )
-        return [row[0] for row in cursor.fetchall()]

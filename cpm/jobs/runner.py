@@ -158,7 +158,7 @@ def _stopped(context: StepContext, kind: StepKind, engine: Engine) -> bool:
     lease = context.lease
     if lease.run_if is RunIf.ALWAYS or not (lease.aborted or lease.timed_out):
         return False
-    if kind.cancel is not None and (lease.token is not None or lease.intent_at is not None):
+    if kind.cancel is not None:
         try:
             kind.cancel(context)
         except Exception as error:

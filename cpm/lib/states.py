@@ -184,7 +184,12 @@ class JobState(StrEnum):
 
 
 class RunIf(StrEnum):
-    """When a step that stands after others runs: only if all of them succeeded, or in any case."""
+    """When a step that stands after others runs.
+
+    SUCCESS: only if all of them succeeded. ENDED: however they ended, unless the job is aborted.
+    ALWAYS: in any case, also when the job is aborted; for steps that clean up and take stock.
+    """
 
     SUCCESS = "success"
+    ENDED = "ended"
     ALWAYS = "always"

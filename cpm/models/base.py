@@ -1,6 +1,6 @@
 """What every model shares."""
 
-from django.db import models
+from django.db import connection, models
 
 
 class CpmModel(models.Model):
@@ -11,3 +11,13 @@ class CpmModel(models.Model):
     class Meta:
         abstract = True
         app_label = "cpm"
+
+
+def new_ids(model: type[models.Model], count: int) -> list[int]:
+    """Reserve ids, so that rows which refer to each other can be inserted in bulk."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT nextval(pg_get_serial_sequence(%s, 'id')) FROM generate_series(1, %s)",
+            [model._meta.db_table, count],
+        )
+        return [row[0] for row in cursor.fetchall()]

@@ -85,6 +85,9 @@ class Step(CpmModel):
                 condition=models.Q(state__in=["ready", "waiting"], pending_after=0),
             ),
             models.Index(
+                name="step_blocked", fields=["job"], condition=models.Q(pending_after__gt=0)
+            ),
+            models.Index(
                 name="step_leased", fields=["lease_until"], condition=models.Q(state="running")
             ),
             models.Index(
