@@ -1,4 +1,5 @@
-"""One AWS service in one region, as one identity: paced calls, typed errors, repeats only where they are harmless."""
+"""One AWS service in one region, as one identity: paced calls, typed errors, repeats only where they are
+harmless."""
 
 import threading
 import time
@@ -22,7 +23,8 @@ log = structlog.get_logger(__name__)
 
 _Kind = TypeVar("_Kind", bound=AwsError)
 
-# What a region that is not enabled answers to good credentials; wrong credentials get the same from every region.
+# What a region that is not enabled answers to good credentials; wrong credentials get the same from every
+# region.
 _MAYBE_REGION = frozenset({"AuthFailure", "InvalidClientTokenId", "UnrecognizedClientException"})
 
 
@@ -93,10 +95,11 @@ class AwsClient:
     def call(self, action: str, /, **params: Any) -> dict[str, Any]:
         """The answer of one API action, named as AWS names it (``DescribeSnapshots``).
 
-        Raises ``AwsError`` of some family, and ``ValueError`` for an action that the service does not have. A call
-        that AWS refuses for its rate is repeated a few times; one whose answer is lost only if doing it twice is
-        the same as doing it once, else ``Unreachable`` tells by ``maybe_done`` what is known. A streamed body is
-        read whole into bytes. With ``DryRun=True`` the answer is ``{"DryRun": True}`` if it would be allowed.
+        Raises ``AwsError`` of some family, and ``ValueError`` for an action that the service does not have. A
+        call that AWS refuses for its rate is repeated a few times; one whose answer is lost only if doing it
+        twice is the same as doing it once, else ``Unreachable`` tells by ``maybe_done`` what is known. A
+        streamed body is read whole into bytes. With ``DryRun=True`` the answer is ``{"DryRun": True}`` if it
+        would be allowed.
         """
         # The first use makes the connection, which may have to ask for credentials.
         method, model = self._operation(action)
@@ -111,12 +114,19 @@ class AwsClient:
             delay = self._delay_before_repeat(error, attempt, params)
             if delay is None:
                 raise self._diagnosed(error)
-            log.info("aws call repeated", call=error.call, region=self.region, code=error.code, delay=round(delay, 2))
+            log.info(
+                "aws call repeated",
+                call=error.call,
+                region=self.region,
+                code=error.code,
+                delay=round(delay, 2),
+            )
             time.sleep(delay)
         raise AssertionError("the last attempt either answers or raises")
 
     def paginate(self, action: str, result_key: str, /, **params: Any) -> Iterator[Any]:
-        """Every item of a list action, page by page as it is consumed. An error ends it, never a short list."""
+        """Every item of a list action, page by page as it is consumed. An error ends it, never a short
+        list."""
         paging = self._pagination(action) or {"input_token": "NextToken", "output_token": "NextToken"}
         inputs, outputs = _names(paging["input_token"]), _names(paging["output_token"])
         seen: set[tuple[Any, ...]] = set()
@@ -127,7 +137,9 @@ class AwsClient:
             if not any(marks) or not page.get(paging.get("more_results", ""), True):
                 return
             if marks in seen:
-                raise self._own_error(errors.Unknown, action, "RepeatedToken", "The list repeats a page for ever.")
+                raise self._own_error(
+                    errors.Unknown, action, "RepeatedToken", "The list repeats a page for ever."
+                )
             seen.add(marks)
             params |= {name: mark for name, mark in zip(inputs, marks, strict=True) if mark}
 
@@ -140,7 +152,9 @@ class AwsClient:
             raise ValueError(f"{self.service} has no action {action}")
         return getattr(self._boto, name), self._boto.meta.service_model.operation_model(action)
 
-    def _attempt(self, action: str, method: Any, params: Mapping[str, Any]) -> tuple[dict[str, Any], AwsError | None]:
+    def _attempt(
+        self, action: str, method: Any, params: Mapping[str, Any]
+    ) -> tuple[dict[str, Any], AwsError | None]:
         _recorders.note(self.service, action)
         try:
             answer: dict[str, Any] = method(**params)
@@ -170,9 +184,15 @@ class AwsClient:
     def _delay_before_repeat(self, error: AwsError, attempt: int, params: Mapping[str, Any]) -> float | None:
         last = attempt + 1 >= self._attempts
         if isinstance(error, errors.Throttled) and error.code != PER_VOLUME_RATE:
-            self._throttle.slow_down(self.identity.account_key, self.region, family(self.service, error.action))
+            self._throttle.slow_down(
+                self.identity.account_key, self.region, family(self.service, error.action)
+            )
             too_long = error.retry_after > self._longest_wait
-            return None if last or too_long else pause(attempt, error.retry_after if error.retry_after > 1 else 0)
+            return (
+                None
+                if last or too_long
+                else pause(attempt, error.retry_after if error.retry_after > 1 else 0)
+            )
         if isinstance(error, errors.Unreachable) and not last:
             return pause(attempt) if not error.maybe_done or repeatable(error.action, params) else None
         return None

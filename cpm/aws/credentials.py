@@ -20,9 +20,9 @@ AssumeRole = Callable[[AssumedRole], dict[str, Any]]
 class _RoleCredentials(DeferredRefreshableCredentials):  # type: ignore[misc]  # botocore has no types
     """Asked for at first use and renewed before they expire.
 
-    botocore renews in the background from ``_advisory_refresh_timeout`` seconds before the end, and makes everybody
-    wait from ``_mandatory_refresh_timeout``. Its fixed 15 minutes equal the shortest session, which would then be
-    renewed at every call; ours scale with the session.
+    botocore renews in the background from ``_advisory_refresh_timeout`` seconds before the end, and makes
+    everybody wait from ``_mandatory_refresh_timeout``. Its fixed 15 minutes equal the shortest session, which
+    would then be renewed at every call; ours scale with the session.
     """
 
     def __init__(self, identity: AssumedRole, assume: AssumeRole) -> None:
@@ -42,7 +42,8 @@ def _metadata(answer: dict[str, Any]) -> dict[str, str]:
 
 
 class _Given(CredentialProvider):  # type: ignore[misc]  # botocore has no types
-    """Hands one set of credentials to a botocore session, instead of its search through environment and files."""
+    """Hands one set of credentials to a botocore session, instead of its search through environment and
+    files."""
 
     METHOD = "cpm"
 
@@ -56,7 +57,13 @@ class _Given(CredentialProvider):  # type: ignore[misc]  # botocore has no types
 
 def for_keys(identity: Keys) -> CredentialResolver:
     return CredentialResolver(
-        [_Given(Credentials(identity.access_key, identity.secret_key, identity.session_token, method="cpm-keys"))]
+        [
+            _Given(
+                Credentials(
+                    identity.access_key, identity.secret_key, identity.session_token, method="cpm-keys"
+                )
+            )
+        ]
     )
 
 

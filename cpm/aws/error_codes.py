@@ -1,7 +1,7 @@
 """Which AWS error code belongs to which family.
 
-The codes are those of botocore's service models and of the error code pages of the services. Names that services
-share come first, patterns for the regular ones after; a code that fits nothing is ``Unknown``.
+The codes are those of botocore's service models and of the error code pages of the services. Names that
+services share come first, patterns for the regular ones after; a code that fits nothing is ``Unknown``.
 """
 
 import re
@@ -12,7 +12,8 @@ from cpm.aws.errors import AwsError
 _CODES: dict[type[AwsError], str] = {
     errors.Throttled: """
         Throttling ThrottlingException ThrottledException RequestLimitExceeded RequestThrottled
-        RequestThrottledException EC2ThrottledException TooManyRequestsException SlowDown BandwidthLimitExceeded
+        RequestThrottledException EC2ThrottledException TooManyRequestsException SlowDown
+        BandwidthLimitExceeded
         PriorRequestNotComplete ProvisionedThroughputExceededException Client.RequestLimitExceeded
         SnapshotCreationPerVolumeRateExceeded TooManyUpdates""",
     errors.Denied: """
@@ -20,7 +21,8 @@ _CODES: dict[type[AwsError], str] = {
         UnauthorizedException AuthorizationError OptInRequired Blocked PendingVerification AllAccessDisabled
         AccountProblem OpsItemAccessDeniedException""",
     errors.BadCredentials: """
-        AuthFailure ExpiredToken ExpiredTokenException RequestExpired TokenRefreshRequired InvalidClientTokenId
+        AuthFailure ExpiredToken ExpiredTokenException RequestExpired TokenRefreshRequired
+        InvalidClientTokenId
         UnrecognizedClientException SignatureDoesNotMatch InvalidSignatureException IncompleteSignature
         IncompleteSignatureException MissingAuthenticationToken MissingAuthenticationTokenException
         InvalidAccessKeyId InvalidToken RequestTimeTooSkewed InvalidIdentityToken InvalidSecurity""",
@@ -43,12 +45,15 @@ _CODES: dict[type[AwsError], str] = {
         InvalidSnapshot.Unavailable""",
     errors.Invalid: """
         MissingParameter UnknownParameter MissingAction MissingInput MalformedPolicyDocument ValidationError
-        ValidationException UnsupportedOperation UnsupportedOperationException Unsupported UnsupportedParameter
-        UnsupportedProtocol IdempotentParameterMismatch IdempotentInstanceTerminated EncryptedVolumesNotSupported
+        ValidationException UnsupportedOperation UnsupportedOperationException Unsupported
+        UnsupportedParameter
+        UnsupportedProtocol IdempotentParameterMismatch IdempotentInstanceTerminated
+        EncryptedVolumesNotSupported
         VolumeTypeNotAvailableInZone VPCIdNotSpecified VPCResourceNotSpecified MalformedQueryString
         PackedPolicyTooLarge UnknownPrincipalType.Unsupported DuplicateInstanceId UnsupportedPlatformType
         UnsupportedInstanceAttribute UnknownOperationException""",
-    errors.AlreadyExists: "EntityAlreadyExists BucketAlreadyExists BucketAlreadyOwnedByYou DocumentAlreadyExists",
+    errors.AlreadyExists: """
+        EntityAlreadyExists BucketAlreadyExists BucketAlreadyOwnedByYou DocumentAlreadyExists""",
     errors.KmsUnusable: """
         DisabledException KeyUnavailableException KMSInvalidStateException InvalidKeyUsageException
         KMSKeyNotAccessibleFault KmsKeyNotAccessible InvalidGrantTokenException""",
@@ -57,7 +62,8 @@ _CODES: dict[type[AwsError], str] = {
         InvocationDoesNotExist AssociationDoesNotExist ParameterNotFound""",
     errors.Unreachable: """
         InternalError InternalFailure InternalServerError InternalServerException InternalServiceError
-        KMSInternalException DependencyTimeoutException ServiceUnavailable ServiceUnavailableException Unavailable
+        KMSInternalException DependencyTimeoutException ServiceUnavailable ServiceUnavailableException
+        Unavailable
         RequestTimeout RequestTimeoutException ServiceException""",
 }
 _FAMILY = {code: family for family, codes in _CODES.items() for code in codes.split()}
@@ -73,12 +79,16 @@ _PATTERNS: tuple[tuple[re.Pattern[str], type[AwsError]], ...] = (
     (re.compile(r"(\.Duplicate|AlreadyExists(Fault|Exception)?|\.AlreadyAssociated)$"), errors.AlreadyExists),
     (re.compile(r"(\.InUse|InUse(Fault|Exception)?)$"), errors.InUse),
     (re.compile(r"(Limit|Quota)Exceeded(Fault|Exception)?$"), errors.LimitReached),
-    (re.compile(r"^Invalid\w*State(Fault|Exception)?$|\.InvalidState$|^Incorrect\w*State$"), errors.InvalidState),
+    (
+        re.compile(r"^Invalid\w*State(Fault|Exception)?$|\.InvalidState$|^Incorrect\w*State$"),
+        errors.InvalidState,
+    ),
     (re.compile(r"^Invalid|\.Malformed$|^Malformed|^Unsupported"), errors.Invalid),
 )
 
-# Limits on what is in progress; they pass when earlier work ends. EC2 CopySnapshot reports its limit of copies per
-# destination region as ResourceLimitExceeded, a code that also stands for lasting quotas: its message tells.
+# Limits on what is in progress; they pass when earlier work ends. EC2 CopySnapshot reports its limit of
+# copies per destination region as ResourceLimitExceeded, a code that also stands for lasting quotas: its
+# message tells.
 _PASSING_LIMITS = frozenset(
     {
         "ConcurrentLimitExceededException",
@@ -89,19 +99,23 @@ _PASSING_LIMITS = frozenset(
 )
 _IN_PROGRESS = re.compile(r"in progress|concurrent|pending", re.IGNORECASE)
 
-# EC2 CreateSnapshot refuses a second snapshot of one volume for 15 seconds; that is no reason to slow others down.
+# EC2 CreateSnapshot refuses a second snapshot of one volume for 15 seconds; that is no reason to slow others
+# down.
 PER_VOLUME_RATE = "SnapshotCreationPerVolumeRateExceeded"
 PER_VOLUME_WAIT = 15.0
 
 
 def family_of(service: str, code: str, message: str, http_status: int | None) -> type[AwsError]:
-    """The family of a code as ``service`` uses it. A bare HTTP status in place of a code never means absent."""
+    """The family of a code as ``service`` uses it. A bare HTTP status in place of a code never means
+    absent."""
     if service == "s3" and code == "404":
         # S3 HeadObject and HeadBucket have no body, so the status is all there is to tell "absent" by.
         return errors.NotFound
     if service == "s3" and code == "403":
         return errors.Denied
-    if code == "AuthFailure" and re.search(r"not authorized for (images|snapshots|volumes)", message, re.IGNORECASE):
+    if code == "AuthFailure" and re.search(
+        r"not authorized for (images|snapshots|volumes)", message, re.IGNORECASE
+    ):
         # EC2 answers AuthFailure for an AMI that exists but is not shared with the caller.
         return errors.Denied
     family = _FAMILY.get(code)

@@ -1,7 +1,7 @@
 """The families of AWS errors. Nothing outside ``cpm.aws`` sees an exception of botocore.
 
-Callers decide by family: only ``NotFound`` means that a thing is absent; ``Throttled`` means wait; everything else
-is an answer about the call and says nothing about whether the thing exists.
+Callers decide by family: only ``NotFound`` means that a thing is absent; ``Throttled`` means wait; everything
+else is an answer about the call and says nothing about whether the thing exists.
 """
 
 import re
@@ -46,7 +46,9 @@ class AwsError(Exception):
     def explain(self) -> str:
         """A text for operators: what failed, where, what to do, and AWS's own words with the request id."""
         where = f" in {self.region}" + (f" for account {self.account}" if self.account else "")
-        said = f"AWS said {self.code}: {self.message.rstrip('.')}" if self.message else f"AWS said {self.code}"
+        said = (
+            f"AWS said {self.code}: {self.message.rstrip('.')}" if self.message else f"AWS said {self.code}"
+        )
         proof = f" (request id {self.request_id})" if self.request_id else ""
         return f"{self.call}{where} failed. {self.advise()} {said}{proof}."
 
@@ -68,7 +70,8 @@ def _restore(kind: type[AwsError], state: dict[str, object]) -> AwsError:
 
 
 class NotFound(AwsError):
-    """The thing does not exist, or not for this identity. ``ids`` are the ids that AWS named, possibly none."""
+    """The thing does not exist, or not for this identity. ``ids`` are the ids that AWS named, possibly
+    none."""
 
     family = "not_found"
     advice = "It does not exist, or is not shared with this account."
@@ -115,8 +118,8 @@ class BadCredentials(AwsError):
 
     family = "bad_credentials"
     advice = (
-        "The credentials of this account do not work (deleted, deactivated, expired, mistyped, or the server's clock "
-        "is wrong); check them and enter them again."
+        "The credentials of this account do not work (deleted, deactivated, expired, mistyped, or the "
+        "server's clock is wrong); check them and enter them again."
     )
 
 
@@ -126,14 +129,15 @@ class RegionDisabled(AwsError):
 
 
 class LimitReached(AwsError):
-    """A quota or AWS's own capacity. Limits on things in progress clear by themselves: then it is transient."""
+    """A quota or AWS's own capacity. Limits on things in progress clear by themselves: then it is
+    transient."""
 
     family = "limit_reached"
 
     def advise(self) -> str:
         if self.transient:
             return "Too many of these operations are in progress; it is tried again when some have ended."
-        return "A quota or the capacity of AWS is used up; remove something, choose differently, or ask AWS for more."
+        return "A quota or the capacity of AWS is used up; remove something or ask AWS for more."
 
 
 class InUse(AwsError):
@@ -160,14 +164,16 @@ class KmsUnusable(AwsError):
     """A KMS key is disabled, deleted, or not usable by this identity. Says nothing about what it encrypts."""
 
     family = "kms_unusable"
-    advice = "The KMS key cannot be used: check that it is enabled and that its key policy admits this account."
+    advice = (
+        "The KMS key cannot be used: check that it is enabled and that its key policy admits this account."
+    )
 
 
 class Unreachable(AwsError):
     """No usable answer: no connection, a timeout, or a failure inside AWS.
 
-    ``maybe_done`` is false only when the request surely never arrived. When it is true the call may have had its
-    effect, and whoever creates something looks for it before creating it again.
+    ``maybe_done`` is false only when the request surely never arrived. When it is true the call may have had
+    its effect, and whoever creates something looks for it before creating it again.
     """
 
     family = "unreachable"

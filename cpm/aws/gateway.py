@@ -1,7 +1,8 @@
-"""The only door to AWS: clients by identity, paced, retried where that is safe, failing in our error families.
+"""The only door to AWS: clients by identity, paced, retried where that is safe, failing in our error
+families.
 
-``configure`` is called once per process at start-up and touches neither network nor disk. Everything else may be
-used from any thread. A forked child gets connections of its own.
+``configure`` is called once per process at start-up and touches neither network nor disk. Everything else may
+be used from any thread. A forked child gets connections of its own.
 """
 
 import logging
@@ -31,7 +32,8 @@ __all__ = [
     "regions_enabled",
 ]
 
-# A region of the partition that every account has; accounts are asked there about themselves and their regions.
+# A region of the partition that every account has; accounts are asked there about themselves and their
+# regions.
 HOME_REGION = {"aws": "us-east-1", "aws-cn": "cn-north-1", "aws-us-gov": "us-gov-west-1"}
 
 
@@ -39,9 +41,10 @@ HOME_REGION = {"aws": "us-east-1", "aws-cn": "cn-north-1", "aws-us-gov": "us-gov
 class GatewayConfig:
     """All settings of the gateway.
 
-    ``endpoint_urls`` (by service) goes before ``endpoint_url``; ``{region}`` in either stands for the region. With
-    neither, AWS's own endpoints are used, whatever AWS_ENDPOINT_URL and the profile files say. ``longest_wait``
-    bounds how long one call may wait for its turn before it fails as Throttled, and ``attempts`` counts the first.
+    ``endpoint_urls`` (by service) goes before ``endpoint_url``; ``{region}`` in either stands for the region.
+    With neither, AWS's own endpoints are used, whatever AWS_ENDPOINT_URL and the profile files say.
+    ``longest_wait`` bounds how long one call may wait for its turn before it fails as Throttled, and
+    ``attempts`` counts the first.
     """
 
     endpoint_url: str | None = None
@@ -99,7 +102,9 @@ class Gateway:
             region,
             connect=lambda: self._connect(identity, service, region),
             pagination=lambda action: self._pagination(identity, service, action),
-            prove_credentials=None if region == self.home(identity) else lambda: self.account_number(identity),
+            prove_credentials=None
+            if region == self.home(identity)
+            else lambda: self.account_number(identity),
             throttle=self.throttle,
             attempts=self.config.attempts,
             longest_wait=self.config.longest_wait,
@@ -120,7 +125,9 @@ class Gateway:
         endpoint = config.endpoint(service, region)
         # Creating clients from one session in several threads at once is not safe in botocore.
         with self._lock:
-            return self._session(identity).create_client(service, region, endpoint_url=endpoint, config=options)
+            return self._session(identity).create_client(
+                service, region, endpoint_url=endpoint, config=options
+            )
 
     def _session(self, identity: Identity) -> botocore.session.Session:
         session = self._sessions.get(identity)
@@ -131,7 +138,9 @@ class Gateway:
             if isinstance(identity, Keys):
                 session.register_component("credential_provider", credentials.for_keys(identity))
             elif isinstance(identity, AssumedRole):
-                session.register_component("credential_provider", credentials.for_role(identity, self._assume))
+                session.register_component(
+                    "credential_provider", credentials.for_role(identity, self._assume)
+                )
             self._sessions[identity] = session
         self._sessions.move_to_end(identity)
         while len(self._sessions) > self.config.max_clients:
@@ -202,7 +211,8 @@ def configure(config: GatewayConfig) -> None:
 
 
 def client(identity: Identity, service: str, region: str) -> AwsClient:
-    """The client for this identity, service and region. Makes no call; credentials are checked at first use."""
+    """The client for this identity, service and region. Makes no call; credentials are checked at first
+    use."""
     return _process.gateway().client(identity, service, region)
 
 

@@ -1,7 +1,8 @@
 """Least-privilege IAM policies from what the code declares it calls.
 
-Every declared action carries the reason it is needed. The policies group actions that share resource and condition,
-are split under AWS's size limit, and come out the same for the same declarations, so that a diff shows a change.
+Every declared action carries the reason it is needed. The policies group actions that share resource and
+condition, are split under AWS's size limit, and come out the same for the same declarations, so that a diff
+shows a change.
 """
 
 import json
@@ -25,8 +26,8 @@ _ACTION = re.compile(r"[a-z][a-z0-9-]*:[A-Z][A-Za-z0-9]*")
 class IamAction:
     """One action, why it is called, and on what.
 
-    ``resource`` is an ARN pattern, or several; ``{partition}`` in it stands for the partition. ``group`` says for
-    which part of the product it is needed ("backup", "dr", "recovery"), and becomes the statement's name.
+    ``resource`` is an ARN pattern, or several; ``{partition}`` in it stands for the partition. ``group`` says
+    for which part of the product it is needed ("backup", "dr", "recovery"), and becomes the statement's name.
     """
 
     action: str
@@ -81,10 +82,14 @@ def policies(actions: Iterable[IamAction], *, partition: str = "aws") -> list[Do
     return documents
 
 
-def trust_policy(principal_arn: str, *, external_id: str | None = None, self_arn: str | None = None) -> Document:
-    """Who may assume the role. ``self_arn`` adds the role itself, which recovery by workers of the account needs.
+def trust_policy(
+    principal_arn: str, *, external_id: str | None = None, self_arn: str | None = None
+) -> Document:
+    """Who may assume the role. ``self_arn`` adds the role itself, which recovery by workers of the account
+    needs.
 
-    The external id guards against a third party that knows the role's ARN; it binds the foreign principal only.
+    The external id guards against a third party that knows the role's ARN; it binds the foreign principal
+    only.
     """
     statement: Document = {
         "Sid": "CpmServer",
@@ -96,7 +101,8 @@ def trust_policy(principal_arn: str, *, external_id: str | None = None, self_arn
         statement["Condition"] = {"StringEquals": {"sts:ExternalId": external_id}}
     statements = [statement]
     if self_arn:
-        # IAM refuses a role as its own principal before it exists; the account's root with an ArnEquals does not.
+        # IAM refuses a role as its own principal before it exists; the account's root with an ArnEquals does
+        # not.
         account = ":".join(self_arn.split(":")[:5]) + ":root"
         statements.append(
             {
@@ -119,7 +125,8 @@ def service_trust_policy(service: str = "ec2.amazonaws.com") -> Document:
 
 
 def write(folder: Path, name: str, actions: Iterable[IamAction], *, partition: str = "aws") -> list[Path]:
-    """Writes ``<name>-1.json``… and ``<name>-actions.md`` with the reasons; removes parts of a former, longer set."""
+    """Writes ``<name>-1.json``… and ``<name>-actions.md`` with the reasons; removes parts of a former, longer
+    set."""
     declared = list(actions)
     folder.mkdir(parents=True, exist_ok=True)
     written = []
@@ -143,9 +150,11 @@ def write_trust(folder: Path, name: str, document: Document) -> Path:
 
 
 def reasons_table(actions: Iterable[IamAction]) -> str:
-    """Every action with group, reason and bounds as a Markdown table, for those who must approve the policy."""
+    """Every action with group, reason and bounds as a Markdown table, for those who must approve the
+    policy."""
     rows = {
-        (each.group, each.action, each.why, ", ".join(each.resources), _compact(each.condition)) for each in actions
+        (each.group, each.action, each.why, ", ".join(each.resources), _compact(each.condition))
+        for each in actions
     }
     lines = ["| group | action | why | resources | condition |", "|---|---|---|---|---|"]
     for row in sorted(rows):
@@ -157,7 +166,9 @@ def _statements(actions: Sequence[IamAction], partition: str) -> list[Document]:
     everywhere = {each.action for each in actions if each.unlimited}
     merged: dict[tuple[str, tuple[str, ...], str], set[str]] = {}
     placed: set[tuple[str, tuple[str, ...], str]] = set()
-    for each in sorted(actions, key=lambda one: (one.group, one.resources, _compact(one.condition), one.action)):
+    for each in sorted(
+        actions, key=lambda one: (one.group, one.resources, _compact(one.condition), one.action)
+    ):
         condition = _compact(each.condition)
         bounds = (each.action, each.resources, condition)
         # What is allowed everywhere needs no second, narrower statement; nor does one that two groups share.
@@ -166,7 +177,9 @@ def _statements(actions: Sequence[IamAction], partition: str) -> list[Document]:
         placed.add(bounds)
         merged.setdefault((each.group, each.resources, condition), set()).add(each.action)
     return [
-        _statement(group, sorted(names), [one.replace("{partition}", partition) for one in resources], condition)
+        _statement(
+            group, sorted(names), [one.replace("{partition}", partition) for one in resources], condition
+        )
         for (group, resources, condition), names in merged.items()
     ]
 

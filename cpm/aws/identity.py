@@ -1,7 +1,7 @@
 """Who a call to AWS is made as: frozen values, never rows, so that clients can be cached by them.
 
-An identity holds secrets. It hides them when shown and refuses to be pickled: a task message carries an id, and the
-worker builds the identity from the stored account.
+An identity holds secrets. It hides them when shown and refuses to be pickled: a task message carries an id,
+and the worker builds the identity from the stored account.
 """
 
 import re
@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from typing import NoReturn, Self
 
 MIN_DURATION = 900
-# STS AssumeRole: a role assumed with the credentials of another role lasts an hour at most, whatever the role says.
+# STS AssumeRole: a role assumed with the credentials of another role lasts an hour at most, whatever the role
+# says.
 MAX_CHAINED_DURATION = 3600
 MAX_DURATION = 43200
 
@@ -78,7 +79,9 @@ class AssumedRole(_StaysHere):
     def __post_init__(self) -> None:
         longest = MAX_CHAINED_DURATION if isinstance(self.source, AssumedRole) else MAX_DURATION
         if not MIN_DURATION <= self.duration <= longest:
-            raise ValueError(f"duration must be {MIN_DURATION} to {longest} seconds here, not {self.duration}")
+            raise ValueError(
+                f"duration must be {MIN_DURATION} to {longest} seconds here, not {self.duration}"
+            )
 
     @classmethod
     def of(

@@ -1,7 +1,8 @@
 """Pacing of AWS calls: a token bucket per account, region and API family, shared by the fleet through Redis.
 
-Taking a token never fails because of Redis: while it is away each process paces itself with its share of the rate.
-A bucket may go into debt: a caller is told how long to wait for its own token, so callers queue up without polling.
+Taking a token never fails because of Redis: while it is away each process paces itself with its share of the
+rate. A bucket may go into debt: a caller is told how long to wait for its own token, so callers queue up
+without polling.
 """
 
 import threading
@@ -36,9 +37,10 @@ class Rate:
             raise ValueError("a rate needs a burst of at least 1 and more than 0 per second")
 
 
-# EC2's documented buckets per account and region are 100 tokens refilled by 20/s for reading and 50 by 5/s for
-# changing and for resource-intensive calls; EBS direct allows 1,000/s for block data, 50/s for lists and 10/s for
-# starting and completing snapshots. We share those with the customer's own tools, and the rest are modest choices.
+# EC2's documented buckets per account and region are 100 tokens refilled by 20/s for reading and 50 by 5/s
+# for changing and for resource-intensive calls; EBS direct allows 1,000/s for block data, 50/s for lists and
+# 10/s for starting and completing snapshots. We share those with the customer's own tools, and the rest are
+# modest choices.
 DEFAULT_RATES: Mapping[str, Rate] = {
     "ec2-describe": Rate(100, 20),
     "ec2-snapshot": Rate(50, 5),
@@ -87,8 +89,8 @@ def family(service: str, action: str) -> str:
 class Bucket:
     """One bucket in memory. ``now`` is any clock that does not run backwards, in seconds.
 
-    Invariants: never more than ``burst`` tokens; in any time span, the calls let go are at most ``burst`` plus
-    the span times the rate. The Redis script below is the same arithmetic.
+    Invariants: never more than ``burst`` tokens; in any time span, the calls let go are at most ``burst``
+    plus the span times the rate. The Redis script below is the same arithmetic.
     """
 
     rate: Rate
@@ -129,8 +131,9 @@ class Bucket:
             self.halved_at = now
 
 
-# KEYS[1] bucket; ARGV: burst, rate, longest wait or -1 to slow down, now or "" for the server's clock (so that the
-# clocks of the fleet do not matter), then the constants above. Numbers go back as text: Lua would cut them to whole.
+# KEYS[1] bucket; ARGV: burst, rate, longest wait or -1 to slow down, now or "" for the server's clock (so
+# that the clocks of the fleet do not matter), then the constants above. Numbers go back as text: Lua would
+# cut them to whole.
 _SCRIPT = """
 local burst, rate, longest = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
 local now = tonumber(ARGV[4])
@@ -165,8 +168,8 @@ else
   if wait > longest then wait = -wait else tokens = tokens - 1 end
 end
 local f = function(x) return string.format('%.17g', x) end
-redis.call('HSET', KEYS[1], 'tokens', f(tokens), 'at', f(at), 'factor', f(factor), 'slow_until', f(slow_until),
-  'halved_at', f(halved_at))
+redis.call('HSET', KEYS[1], 'tokens', f(tokens), 'at', f(at), 'factor', f(factor),
+  'slow_until', f(slow_until), 'halved_at', f(halved_at))
 redis.call('PEXPIRE', KEYS[1], ARGV[8])
 return f(wait)
 """
@@ -201,8 +204,8 @@ class Throttle:
         self._script: Any = self._redis.register_script(_SCRIPT) if self._redis is not None else None
 
     def take(self, account: str, region: str, name: str, longest: float) -> float:
-        """Takes a token of family ``name``; seconds to wait before calling, or negative (nothing taken) when the
-        wait would exceed ``longest``."""
+        """Takes a token of family ``name``; seconds to wait before calling, or negative (nothing taken) when
+        the wait would exceed ``longest``."""
         shared = self._shared(account, region, name, longest)
         if shared is not None:
             return shared
@@ -231,7 +234,16 @@ class Throttle:
         if self._script is None or self._clock() < self._away_until:
             return None
         rate = self._rate(name)
-        args = [rate.burst, rate.per_second, longest, "", SLOW_FOR, SLOWEST, HALVE_AGAIN_AFTER, _IDLE_EXPIRY_MS]
+        args = [
+            rate.burst,
+            rate.per_second,
+            longest,
+            "",
+            SLOW_FOR,
+            SLOWEST,
+            HALVE_AGAIN_AFTER,
+            _IDLE_EXPIRY_MS,
+        ]
         try:
             return float(self._script(keys=[self._key(account, region, name)], args=args))
         except redis.RedisError as error:

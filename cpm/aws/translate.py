@@ -112,7 +112,7 @@ def _build(
 
 
 def _clean(message: str, call: Call) -> str:
-    # SignatureDoesNotMatch repeats the canonical request with the session token; UnauthorizedOperation of EC2 adds
-    # a long encoded text that only sts:DecodeAuthorizationMessage can read.
+    # SignatureDoesNotMatch repeats the canonical request with the session token; UnauthorizedOperation of EC2
+    # adds a long encoded text that only sts:DecodeAuthorizationMessage can read.
     message = _ENCODED_FAILURE.sub("", message)
     return scrub_text(redact(message, call.secrets))[:MAX_MESSAGE].strip()

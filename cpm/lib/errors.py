@@ -1,7 +1,8 @@
 """Errors of the domain: what a service raises when it refuses something.
 
-Every error has a stable ``code`` for programs, named ``data``, and a message that tells an operator what is wrong
-and what would help. How an error is shown (HTTP status, exit code, colour) is decided where it is shown.
+Every error has a stable ``code`` for programs, named ``data``, and a message that tells an operator what is
+wrong and what would help. How an error is shown (HTTP status, exit code, colour) is decided where it is
+shown.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,7 +17,8 @@ class FieldError(TypedDict):
 
 
 class DomainError(Exception):
-    """Base of all refusals. ``str(error)`` is the rendered message; ``field`` names the input to blame, if any."""
+    """Base of all refusals. ``str(error)`` is the rendered message; ``field`` names the input to blame, if
+    any."""
 
     code: ClassVar[str] = "error"
     template: ClassVar[str] = "The request could not be carried out."
@@ -39,7 +41,8 @@ class DomainError(Exception):
         return {self.field or NON_FIELD: [{"message": self.message, "code": self.error_code()}]}
 
     def __reduce__(self) -> tuple[object, ...]:
-        # Exceptions with keyword-only arguments do not survive pickling by themselves; worker pools pickle them.
+        # Exceptions with keyword-only arguments do not survive pickling by themselves; worker pools pickle
+        # them.
         return (_restore, (type(self), self.__dict__.copy(), self.args))
 
 

@@ -1,9 +1,9 @@
 """Secrets at rest, API keys, and keeping both out of logs.
 
-The key file is the one secret a server cannot store in its database: without it no AWS secret can be read again.
-It holds one Fernet key a line, newest first. New values are encrypted with the first key and old values stay
-readable as long as their key is listed, so keys are replaced by adding one, rotating all values, and only then
-removing the old line.
+The key file is the one secret a server cannot store in its database: without it no AWS secret can be read
+again. It holds one Fernet key a line, newest first. New values are encrypted with the first key and old
+values stay readable as long as their key is listed, so keys are replaced by adding one, rotating all values,
+and only then removing the old line.
 """
 
 import base64
@@ -32,8 +32,8 @@ class SecretUnreadable(Exception):
     def __init__(self, key_id: str) -> None:
         self.key_id = key_id
         super().__init__(
-            f"A stored secret was encrypted with key {key_id or '(unknown)'}, which the key file lacks, or it was "
-            "altered. Put the key back into the key file, or enter the secret again."
+            f"A stored secret was encrypted with key {key_id or '(unknown)'}, which the key file "
+            "lacks, or it was altered. Put the key back into the key file, or enter the secret again."
         )
 
 
@@ -47,7 +47,8 @@ def key_id(key: bytes) -> str:
 
 
 class SecretBox:
-    """Encrypts short texts. Values look like ``<key id>:<token>``, so a query finds those under an old key."""
+    """Encrypts short texts. Values look like ``<key id>:<token>``, so a query finds those under an old
+    key."""
 
     def __init__(self, keys: Sequence[bytes]) -> None:
         if not keys:
@@ -129,7 +130,8 @@ def add_key_to_file(path: Path) -> str:
 
 
 def ensure_key_file(path: Path) -> list[bytes]:
-    """The keys of the file, made with one key if it does not exist; processes that start at once agree on it."""
+    """The keys of the file, made with one key if it does not exist; processes that start at once agree on
+    it."""
     with _locked(path):
         if not path.exists():
             _replace(path, generate_key() + b"\n")
@@ -171,7 +173,8 @@ def new_api_key() -> str:
 
 
 def hash_api_key(key: str) -> str:
-    """What is stored of an API key. A plain hash is enough: 256 random bits cannot be guessed, unlike a password."""
+    """What is stored of an API key. A plain hash is enough: 256 random bits cannot be guessed, unlike a
+    password."""
     return hashlib.sha256(key.encode()).hexdigest()
 
 
@@ -190,9 +193,14 @@ _SECRET_NAME = re.compile(
     re.IGNORECASE,
 )
 # Names that match the above but only ever hold ids or paging marks that operators need to see.
-_HARMLESS_NAME = re.compile(r"^(step|client|next|pagination|idempotency)_?token$|_key_id$|_id$", re.IGNORECASE)
+_HARMLESS_NAME = re.compile(
+    r"^(step|client|next|pagination|idempotency)_?token$|_key_id$|_id$", re.IGNORECASE
+)
 _PATTERNS: tuple[tuple[re.Pattern[str], str], ...] = (
-    (re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.DOTALL), MASK),
+    (
+        re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.DOTALL),
+        MASK,
+    ),
     (re.compile(r"\b(bearer|basic|apikey)\s+[A-Za-z0-9._~+/=-]{8,}", re.IGNORECASE), rf"\1 {MASK}"),
     (re.compile(r"([a-z][a-z0-9+.-]*://[^\s/:@]*):[^\s/@]+@", re.IGNORECASE), rf"\1:{MASK}@"),
     (re.compile(rf"\b{API_KEY_PREFIX}[A-Za-z0-9_-]{{40,}}"), MASK),

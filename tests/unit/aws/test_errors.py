@@ -75,12 +75,16 @@ def test_a_code_belongs_to_its_family(service, code, family):
     assert type(answer(code, service=service)) is family
 
 
-@pytest.mark.parametrize("code", ["404", "NotImplemented", "Gone", "", "InvalidZone.NotFound", "AuthFailure", "400"])
+@pytest.mark.parametrize(
+    "code", ["404", "NotImplemented", "Gone", "", "InvalidZone.NotFound", "AuthFailure", "400"]
+)
 def test_only_a_definite_answer_means_absent(code):
     assert not isinstance(answer(code, status=404), errors.NotFound)
 
 
-@pytest.mark.parametrize(("status", "family"), [(500, errors.Unreachable), (503, errors.Unreachable), (429, errors.Throttled)])
+@pytest.mark.parametrize(
+    ("status", "family"), [(500, errors.Unreachable), (503, errors.Unreachable), (429, errors.Throttled)]
+)
 def test_an_unknown_code_is_judged_by_its_status(status, family):
     assert family_of("ec2", "Mystery", "", status) is family
 
@@ -96,7 +100,10 @@ def test_no_modelled_error_becomes_absent_unless_its_name_says_so(service):
 
 
 def test_not_found_tells_which_ids():
-    error = answer("InvalidSnapshot.NotFound", "The snapshots 'snap-0123456789abcdef0, snap-0123456789abcdef1' do not exist.")
+    error = answer(
+        "InvalidSnapshot.NotFound",
+        "The snapshots 'snap-0123456789abcdef0, snap-0123456789abcdef1' do not exist.",
+    )
 
     assert error.ids == ("snap-0123456789abcdef0", "snap-0123456789abcdef1")
     assert not error.transient
@@ -105,9 +112,10 @@ def test_not_found_tells_which_ids():
 def test_denied_names_the_missing_action_and_drops_the_encoded_text():
     error = answer(
         "UnauthorizedOperation",
-        "You are not authorized to perform this operation. User: arn:aws:iam::111122223333:user/cpm is not authorized "
-        "to perform: ec2:CreateTags on resource: arn:aws:ec2:eu-west-1::snapshot/* because no identity-based policy "
-        "allows the ec2:CreateTags action. Encoded authorization failure message: AbC" + "d" * 400,
+        "You are not authorized to perform this operation. User: arn:aws:iam::111122223333:user/cpm is not "
+        "authorized to perform: ec2:CreateTags on resource: arn:aws:ec2:eu-west-1::snapshot/* because no "
+        "identity-based policy allows the ec2:CreateTags action. "
+        "Encoded authorization failure message: AbC" + "d" * 400,
         status=403,
     )
 
@@ -121,8 +129,12 @@ def test_denied_without_a_name_blames_the_called_action():
 
 
 def test_denied_by_a_control_policy_says_where_to_look():
-    error = answer("AccessDenied", "User: x is not authorized to perform: sts:AssumeRole on resource: y with an "
-                   "explicit deny in a service control policy", service="sts")  # fmt: skip
+    error = answer(
+        "AccessDenied",
+        "User: x is not authorized to perform: sts:AssumeRole on resource: y with an explicit deny in a "
+        "service control policy",
+        service="sts",
+    )
 
     assert error.denied_by == "service control policy"
     assert "service control policy" in error.explain()
@@ -133,7 +145,9 @@ def test_an_image_that_is_not_shared_is_denied_and_not_bad_credentials():
 
 
 def test_a_limit_on_copies_in_progress_passes_and_a_quota_does_not():
-    copies = answer("ResourceLimitExceeded", "Too many snapshot copies in progress. The limit is 20 for this region.")
+    copies = answer(
+        "ResourceLimitExceeded", "Too many snapshot copies in progress. The limit is 20 for this region."
+    )
     quota = answer("SnapshotLimitExceeded", "You have reached the maximum number of snapshots.")
 
     assert copies.transient and not quota.transient
@@ -169,14 +183,29 @@ def test_failures_without_an_answer_tell_whether_the_call_may_have_arrived(caugh
 def test_the_explanation_gives_the_call_the_place_the_code_and_the_request_id():
     text = answer("IncorrectState", "The volume is not available.").explain()
 
-    for part in ("ec2:CreateSnapshot", "eu-west-1", "111122223333", "IncorrectState", "not available", "req-1"):
+    for part in (
+        "ec2:CreateSnapshot",
+        "eu-west-1",
+        "111122223333",
+        "IncorrectState",
+        "not available",
+        "req-1",
+    ):
         assert part in text
 
 
 def test_a_planted_secret_is_in_no_form_of_an_error():
-    error = answer("SignatureDoesNotMatch", "The canonical string: x-amz-security-token:hunter2secret and hunter2secret")
+    error = answer(
+        "SignatureDoesNotMatch", "The canonical string: x-amz-security-token:hunter2secret and hunter2secret"
+    )
 
-    shown = str(error) + repr(error) + error.explain() + "".join(traceback.format_exception(error)) + repr(vars(error))
+    shown = (
+        str(error)
+        + repr(error)
+        + error.explain()
+        + "".join(traceback.format_exception(error))
+        + repr(vars(error))
+    )
 
     assert "hunter2secret" not in shown
     assert "hunter2secret" not in repr(CALL)

@@ -25,7 +25,9 @@ def size(document):
 
 
 def test_a_delete_is_limited_to_what_carries_our_tag():
-    actions = [IamAction("ec2:DeleteSnapshot", "retention", "Old backups.", SNAPSHOT, iam_policy.tagged_as_ours())]
+    actions = [
+        IamAction("ec2:DeleteSnapshot", "retention", "Old backups.", SNAPSHOT, iam_policy.tagged_as_ours())
+    ]
 
     [document] = iam_policy.policies(actions, partition="aws-us-gov")
 
@@ -70,7 +72,9 @@ actions = st.builds(
     names,
     st.sampled_from(["backup", "dr copy", "recovery"]),
     st.just("Because."),
-    st.sampled_from([SNAPSHOT, "arn:{partition}:ec2:*:*:volume/*", (SNAPSHOT, "arn:{partition}:ec2:*:*:volume/*")]),
+    st.sampled_from(
+        [SNAPSHOT, "arn:{partition}:ec2:*:*:volume/*", (SNAPSHOT, "arn:{partition}:ec2:*:*:volume/*")]
+    ),
     st.sampled_from([None, iam_policy.tagged_as_ours(), iam_policy.tagging_as_ours()]),
 )
 
@@ -140,6 +144,10 @@ def test_files_hold_the_policies_and_reasons_and_stale_parts_go(tmp_path):
 
     assert len(longer) > 3
     assert [path.name for path in shorter] == ["cpm-1.json", "cpm-actions.md"]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["cpm-1.json", "cpm-actions.md", "cpm-trust.json"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "cpm-1.json",
+        "cpm-actions.md",
+        "cpm-trust.json",
+    ]
     assert json.loads(shorter[0].read_text()) == iam_policy.policies(few)[0]
     assert "| ec2:DescribeVolumes | Finds a \\| volume. |" in shorter[1].read_text()

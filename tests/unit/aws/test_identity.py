@@ -46,9 +46,15 @@ def test_a_chain_stays_in_the_partition_of_its_source(partition):
 
 
 @pytest.mark.parametrize(
-    ("account", "role"), [("123", "Backup"), ("1111222233334", "Backup"), ("111122223333", ""), ("111122223333", "a b"),
-                          ("111122223333", "arn:aws:iam::111122223333:role/x")]
-)  # fmt: skip
+    ("account", "role"),
+    [
+        ("123", "Backup"),
+        ("1111222233334", "Backup"),
+        ("111122223333", ""),
+        ("111122223333", "a b"),
+        ("111122223333", "arn:aws:iam::111122223333:role/x"),
+    ],
+)
 def test_what_is_no_account_or_role_name_is_refused(account, role):
     with pytest.raises(ValueError):
         role_arn("aws", account, role)

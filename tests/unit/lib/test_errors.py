@@ -21,7 +21,10 @@ def test_an_error_without_field_blames_no_field():
 
 def test_validation_carries_several_fields_with_several_messages():
     error = errors.ValidationFailed(
-        {"name": [("Too long.", "max_length"), ("Has a tab.", "control")], "non_field_errors": [("No.", "invalid")]}
+        {
+            "name": [("Too long.", "max_length"), ("Has a tab.", "control")],
+            "non_field_errors": [("No.", "invalid")],
+        }
     )
 
     fields = error.to_fields()
@@ -41,7 +44,9 @@ def test_validation_without_any_error_is_a_programming_mistake():
 
 
 def test_coded_errors_keep_the_code_they_were_given():
-    error = errors.PreconditionFailed("backup_running", "A backup of this policy is running; wait or abort it.")
+    error = errors.PreconditionFailed(
+        "backup_running", "A backup of this policy is running; wait or abort it."
+    )
 
     assert error.to_fields()["non_field_errors"][0]["code"] == "backup_running"
     assert isinstance(error, errors.DomainError)

@@ -168,7 +168,15 @@ def test_redaction_knows_a_secret_inside_a_url():
 def test_texts_that_look_like_secrets_are_masked(text):
     scrubbed = secrets.scrub_text(text)
 
-    for planted in (AWS_SECRET, "hunter2secret", "abc.def", "cm9vdDpodW50", "A1b2A1b2", "dozjgNryP4", "MIIEow"):
+    for planted in (
+        AWS_SECRET,
+        "hunter2secret",
+        "abc.def",
+        "cm9vdDpodW50",
+        "A1b2A1b2",
+        "dozjgNryP4",
+        "MIIEow",
+    ):
         assert planted not in scrubbed
     assert secrets.MASK in scrubbed
 
@@ -204,7 +212,11 @@ def test_random_aws_secrets_and_api_keys_never_survive(seed):
 def test_the_log_processor_masks_names_and_values_at_any_depth(capsys):
     logger = structlog.wrap_logger(
         structlog.PrintLogger(),
-        processors=[structlog.processors.format_exc_info, secrets.scrub_secrets, structlog.processors.JSONRenderer()],
+        processors=[
+            structlog.processors.format_exc_info,
+            secrets.scrub_secrets,
+            structlog.processors.JSONRenderer(),
+        ],
     )
 
     try:
