@@ -5,6 +5,7 @@ from cpm.models.actor import Actor
 from cpm.models.alert import Alert
 from cpm.models.api_key import ApiKey
 from cpm.models.backup import Backup, ScriptLog
+from cpm.models.idempotency import StoredAnswer
 from cpm.models.job import Job, LogLine, Step
 from cpm.models.policy import CustomTag, Policy, PolicySchedule
 from cpm.models.recovery import Recovery
@@ -12,11 +13,12 @@ from cpm.models.region import Region, ResourceType
 from cpm.models.schedule import DisableTime, Schedule
 from cpm.models.server import ServerSettings
 from cpm.models.snapshot import Snapshot
+from cpm.models.tally import BackupTally
 from cpm.models.target import Target, TargetVolume
 from cpm.models.user import User
 
 __all__ = [
-    "Account", "Actor", "Alert", "ApiKey", "Backup", "CustomTag", "DisableTime", "Job", "LogLine", "Policy",
-    "PolicySchedule", "Recovery", "Region", "ResourceType", "Schedule", "ScriptLog", "ServerSettings",
-    "Snapshot", "Step", "Target", "TargetVolume", "User",
+    "Account", "Actor", "Alert", "ApiKey", "Backup", "BackupTally", "CustomTag", "DisableTime", "Job", "LogLine",
+    "Policy", "PolicySchedule", "Recovery", "Region", "ResourceType", "Schedule", "ScriptLog", "ServerSettings",
+    "Snapshot", "Step", "StoredAnswer", "Target", "TargetVolume", "User",
 ]  # fmt: skip

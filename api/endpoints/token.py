@@ -1,0 +1,56 @@
+"""Exchanging an API key for tokens."""
+
+from django.db.models import TextField, Value
+from django.urls import path
+from rest_framework import serializers
+from rest_framework.parsers import FormParser
+from rest_framework.permissions import AllowAny
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from api import authentication
+from api.fields import Fields, Text
+from api.parsers import JsonParser
+from api.serializers import Body
+from api.views import Endpoint, Operation
+
+NOT_FROM_A_TABLE = Value("", output_field=TextField())
+
+
+class ApiKeyBody(Body):
+    api_key = serializers.CharField(max_length=255, help_text="The key as it was shown when it was made.")
+
+
+class RefreshBody(Body):
+    refresh = serializers.CharField(max_length=4096, help_text="A refresh token.")
+
+
+class Token(Endpoint):
+    """Public: who calls these has no token yet. Bodies may be JSON or a form."""
+
+    authentication_classes = []
+    permission_classes = [AllowAny]
+    parser_classes = [JsonParser, FormParser]
+    operations = {
+        "obtain": Operation(
+            None, since="1.0.0", body=ApiKeyBody, summary="Obtain an access and a refresh token",
+            fields=Fields(access=Text(NOT_FROM_A_TABLE), refresh=Text(NOT_FROM_A_TABLE)),
+        ),
+        "refresh": Operation(
+            None, since="1.0.0", body=RefreshBody, summary="Refresh an access token",
+            fields=Fields(access=Text(NOT_FROM_A_TABLE)),
+        ),
+    }  # fmt: skip
+
+    def obtain(self, request: Request) -> Response:
+        token = authentication.obtain(self.body()["api_key"])
+        return Response({"access": str(token.access_token), "refresh": str(token)})
+
+    def refresh(self, request: Request) -> Response:
+        return Response({"access": authentication.refresh(self.body()["refresh"])})
+
+
+urlpatterns = [
+    path("token/obtain/api_key/", Token.as_view({"post": "obtain"})),
+    path("token/refresh/", Token.as_view({"post": "refresh"})),
+]

@@ -1,0 +1,33 @@
+"""JSON by orjson, and CSV for logs and reports."""
+
+from typing import Any
+
+import orjson
+from rest_framework.renderers import BaseRenderer
+
+
+class JsonRenderer(BaseRenderer):
+    media_type = "application/json"
+    format = "json"
+    charset = None
+    render_style = "binary"
+
+    def render(
+        self, data: Any, accepted_media_type: str | None = None, renderer_context: Any = None
+    ) -> bytes:
+        if data is None:
+            return b""
+        return orjson.dumps(data, default=str, option=orjson.OPT_NON_STR_KEYS | orjson.OPT_UTC_Z)
+
+
+class CsvRenderer(BaseRenderer):
+    """Marks a view that also answers `text/csv`; the rows themselves are streamed by `api.rows`."""
+
+    media_type = "text/csv"
+    format = "csv"
+    charset = "utf-8"
+
+    def render(
+        self, data: Any, accepted_media_type: str | None = None, renderer_context: Any = None
+    ) -> bytes:
+        return str(data or "").encode()

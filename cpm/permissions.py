@@ -1,0 +1,157 @@
+"""Who may do what, and whose objects they see. The only place that knows.
+
+`RIGHTS` has one row per right. A row says, per kind of caller, how far the right reaches, and which flags a delegate's
+profile needs. Everybody who is not a delegate holds every flag, except those that a user's own profile can take away
+(`USER_FLAGS`).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TypeVar
+
+from django.db import models
+from django.db.models import QuerySet
+
+from cpm.lib.errors import PermissionDenied
+from cpm.lib.states import Role
+from cpm.models import (
+    Account,
+    Actor,
+    Alert,
+    Backup,
+    CustomTag,
+    DisableTime,
+    Policy,
+    Recovery,
+    Schedule,
+    ScriptLog,
+    Snapshot,
+    Target,
+    TargetVolume,
+    User,
+)
+
+Row = TypeVar("Row", bound=models.Model)
+
+
+class Caller(StrEnum):
+    """Kinds of callers. A delegate of root differs from a delegate of anybody else."""
+
+    ROOT = "root"
+    INDEPENDENT = "independent"
+    MANAGED = "managed"
+    ROOT_DELEGATE = "root_delegate"
+    DELEGATE = "delegate"
+
+
+class Reach(StrEnum):
+    """How far a right goes. `OWN` means a delegate's original user's objects for delegates."""
+
+    NONE = "none"
+    OWN = "own"
+    OWN_AND_MANAGED = "own+managed"
+    SHARED = "shared"
+    SERVER = "server"
+
+
+@dataclass(frozen=True, slots=True)
+class Right:
+    """One row of the table: reach per caller, and the flags that a delegate needs, all of them."""
+
+    reach: Mapping[Caller, Reach]
+    flags: tuple[str, ...] = ()
+
+
+ACCOUNT_FLAGS = ("allow_backup_changes", "allow_account_changes")
+BACKUP_FLAG = ("allow_backup_changes",)
+RECOVERY_FLAG = ("allow_recovery",)
+# Flags that a user's profile has too; a delegate holds them only if its original user does.
+USER_FLAGS = frozenset({"allow_file_level_recovery", "allow_cost_explorer"})
+
+OWN = {caller: Reach.OWN for caller in Caller}
+ENVIRONMENT = OWN | {Caller.ROOT: Reach.OWN_AND_MANAGED}
+ENVIRONMENT_AND_ROOT_DELEGATE = ENVIRONMENT | {Caller.ROOT_DELEGATE: Reach.OWN_AND_MANAGED}
+SHARED = {caller: Reach.SHARED for caller in Caller}
+ROOT_ONLY = {caller: Reach.NONE for caller in Caller} | {Caller.ROOT: Reach.SERVER}
+
+RIGHTS: Mapping[str, Right] = {
+    "accounts.read": Right(ENVIRONMENT),
+    "accounts.change": Right(ENVIRONMENT, ACCOUNT_FLAGS),
+    "alerts.read": Right(OWN),
+    "alerts.delete": Right(OWN, BACKUP_FLAG),
+    "backups.read": Right(ENVIRONMENT),
+    "backups.list_snapshots": Right(ENVIRONMENT_AND_ROOT_DELEGATE),
+    "backups.change": Right(ENVIRONMENT, BACKUP_FLAG),
+    "cleanup.read_log": Right(ENVIRONMENT),
+    "lookups.read": Right(SHARED),
+    "policies.read": Right(ENVIRONMENT),
+    "policies.change": Right(ENVIRONMENT, BACKUP_FLAG),
+    "policies.run": Right(ENVIRONMENT, BACKUP_FLAG),
+    "recoveries.read": Right(ENVIRONMENT),
+    "recoveries.start": Right(ENVIRONMENT, RECOVERY_FLAG),
+    "recoveries.delete": Right(ENVIRONMENT, RECOVERY_FLAG),
+    "schedules.read": Right(ENVIRONMENT),
+    "schedules.change": Right(ENVIRONMENT, BACKUP_FLAG),
+    "schedules.read_run_times": Right(ENVIRONMENT, BACKUP_FLAG),
+    "settings.read": Right(ROOT_ONLY),
+    "settings.change": Right(ROOT_ONLY),
+}
+
+# Where the owner of a row is found.
+OWNER: Mapping[type[models.Model], str] = {
+    Account: "user",
+    Alert: "user",
+    Backup: "user",
+    CustomTag: "policy__user",
+    DisableTime: "schedule__user",
+    Policy: "user",
+    Recovery: "user",
+    Schedule: "user",
+    ScriptLog: "backup__user",
+    Snapshot: "backup__user",
+    Target: "policy__user",
+    TargetVolume: "target__policy__user",
+}
+
+
+def caller_of(user: User) -> Caller:
+    if user.role == Role.DELEGATE:
+        return Caller.ROOT_DELEGATE if user.environment.role == Role.ROOT else Caller.DELEGATE
+    return Caller(user.role)
+
+
+def holds(user: User, flag: str) -> bool:
+    """Whether a flag is granted: delegates need it in their profile, others only where profiles have it."""
+    if flag in USER_FLAGS and not getattr(user.environment, flag):
+        return False
+    return user.role != Role.DELEGATE or flag in USER_FLAGS or bool(getattr(user, flag))
+
+
+def allowed(user: User, right: str) -> bool:
+    row = RIGHTS[right]
+    return row.reach[caller_of(user)] != Reach.NONE and all(holds(user, flag) for flag in row.flags)
+
+
+def require(actor: Actor, right: str) -> None:
+    """Raises `PermissionDenied` unless the actor's user holds the right."""
+    if not allowed(actor.user, right):
+        raise PermissionDenied(right)
+
+
+def owners(user: User, right: str = "backups.read") -> list[int]:
+    """Ids of the users whose objects the right reaches, the caller's environment first.
+
+    One query for callers that reach managed users, none for anybody else.
+    """
+    own = user.environment.pk
+    if RIGHTS[right].reach[caller_of(user)] != Reach.OWN_AND_MANAGED:
+        return [own]
+    return [own, *User.objects.filter(role=Role.MANAGED).order_by("pk").values_list("pk", flat=True)]
+
+
+def visible(user: User, queryset: QuerySet[Row], right: str = "backups.read") -> QuerySet[Row]:
+    """The rows of the queryset that the right lets this user reach; everything else does not exist for them."""
+    path = f"{OWNER[queryset.model]}_id"
+    ids = owners(user, right)
+    return queryset.filter(**{path: ids[0]}) if len(ids) == 1 else queryset.filter(**{f"{path}__in": ids})

@@ -1,0 +1,83 @@
+"""Counting backups, and finding a page deep in their list, from the tally instead of the rows."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date
+
+from django.db import connection, transaction
+
+LOCK = 0x6261_636B_7570_7461
+
+# Only keys with several rows are touched, so that folding an idle tally writes nothing.
+_FOLD = """
+WITH gone AS (
+    DELETE FROM cpm_backuptally t
+    USING (SELECT user_id, account_id, whole_user, bucket FROM cpm_backuptally
+           GROUP BY user_id, account_id, whole_user, bucket HAVING count(*) > 1) several
+    WHERE t.user_id = several.user_id AND t.account_id IS NOT DISTINCT FROM several.account_id
+      AND t.whole_user = several.whole_user AND t.bucket = several.bucket
+    RETURNING t.user_id, t.account_id, t.whole_user, t.bucket, t.n
+), folded AS (
+    INSERT INTO cpm_backuptally (user_id, account_id, whole_user, bucket, n)
+    SELECT user_id, account_id, whole_user, bucket, sum(n) FROM gone
+    GROUP BY user_id, account_id, whole_user, bucket HAVING sum(n) <> 0
+    RETURNING 1
+)
+SELECT (SELECT count(*) FROM gone) - (SELECT count(*) FROM folded)
+"""
+
+_SCOPE = (
+    "user_id = ANY(%(users)s) AND whole_user = %(whole)s AND (%(whole)s OR account_id = ANY(%(accounts)s))"
+)
+
+_LOCATE = """
+SELECT bucket, before, total FROM (
+    SELECT bucket, sum(n) AS here, sum(sum(n)) OVER (ORDER BY bucket {direction}) - sum(n) AS before,
+           sum(sum(n)) OVER () AS total
+    FROM cpm_backuptally WHERE {scope} GROUP BY bucket
+) AS days
+WHERE (before <= %(offset)s AND %(offset)s < before + here) ORDER BY bucket LIMIT 1
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where the row at an offset is: among those that started on `day`, `skip` rows into that day."""
+
+    day: date
+    skip: int
+    total: int
+
+
+def count(*, users: Sequence[int], accounts: Sequence[int] | None = None) -> int:
+    """The number of backups of these users, of these accounts only if given. Exact at the time of the query."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"SELECT coalesce(sum(n), 0) FROM cpm_backuptally WHERE {_SCOPE}", _scope(users, accounts)
+        )
+        return int(cursor.fetchone()[0])
+
+
+def locate(
+    *, users: Sequence[int], accounts: Sequence[int] | None = None, offset: int, newest_first: bool
+) -> Place | None:
+    """The place of the row at `offset` in the order of start times; None if there are no more than `offset` rows."""
+    query = _LOCATE.format(direction="DESC" if newest_first else "ASC", scope=_SCOPE)
+    with connection.cursor() as cursor:
+        cursor.execute(query, {**_scope(users, accounts), "offset": offset})
+        row = cursor.fetchone()
+    return Place(day=row[0], skip=offset - int(row[1]), total=int(row[2])) if row else None
+
+
+def fold() -> int:
+    """Merges the rows of the tally; returns how many fewer there are. Safe beside any other work; never waits."""
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute("SELECT pg_try_advisory_xact_lock(%s)", [LOCK])
+        if not cursor.fetchone()[0]:
+            return 0
+        cursor.execute(_FOLD)
+        return int(cursor.fetchone()[0])
+
+
+def _scope(users: Sequence[int], accounts: Sequence[int] | None) -> dict[str, object]:
+    return {"users": list(users), "whole": accounts is None, "accounts": list(accounts or [])}

@@ -1,0 +1,198 @@
+"""Plain functions that make model rows for tests. Every argument has a default; names are unique by a counter."""
+
+from datetime import UTC, datetime
+from itertools import count
+from typing import Any
+
+from cpm.lib import secrets
+from cpm.lib.states import Authentication, BackupStatus, Role, SnapshotKind, SnapshotStatus
+from cpm.models import (
+    Account,
+    Alert,
+    ApiKey,
+    Backup,
+    DisableTime,
+    LogLine,
+    Policy,
+    PolicySchedule,
+    Recovery,
+    Schedule,
+    ScriptLog,
+    Snapshot,
+    Target,
+    TargetVolume,
+    User,
+)
+
+NOW = datetime(2026, 11, 21, 5, 0, tzinfo=UTC)
+_numbers = count(1)
+
+
+def _name(kind: str) -> str:
+    return f"{kind}-{next(_numbers)}"
+
+
+def user(role: Role = Role.INDEPENDENT, **fields: Any) -> User:
+    """A user without a password. For delegates give `original_user`."""
+    return User.objects.create(**{"username": _name("user"), "password": "!", "role": role, **fields})
+
+
+def root(**fields: Any) -> User:
+    """The one root user, made if there is none yet."""
+    return User.objects.filter(role=Role.ROOT).first() or user(Role.ROOT, **fields)
+
+
+def delegate(of: User, **fields: Any) -> User:
+    return user(Role.DELEGATE, original_user=of, **fields)
+
+
+def api_key(of: User, **fields: Any) -> str:
+    """A fresh API key of the user, in plain text."""
+    key = secrets.new_api_key()
+    ApiKey.objects.create(
+        **{
+            "user": of,
+            "name": _name("key"),
+            "prefix": key[:8],
+            "key_hash": secrets.hash_api_key(key),
+            **fields,
+        }
+    )
+    return key
+
+
+def account(of: User | None = None, **fields: Any) -> Account:
+    return Account.objects.create(
+        **{
+            "user": of or user(),
+            "name": _name("account"),
+            "authentication": Authentication.ASSUME_ROLE,
+            "account_number": f"{next(_numbers):012d}",
+            "role_name": "cpm",
+            **fields,
+        }
+    )
+
+
+def schedule(of: User | None = None, **fields: Any) -> Schedule:
+    return Schedule.objects.create(
+        **{"user": of or user(), "name": _name("schedule"), "start_date": NOW, **fields}
+    )
+
+
+def disable_time(of: Schedule, **fields: Any) -> DisableTime:
+    return DisableTime.objects.create(
+        **{"schedule": of, "start_time": "22:00", "end_time": "06:00", **fields}
+    )
+
+
+def policy(of: Account | None = None, schedules: tuple[Schedule, ...] = (), **fields: Any) -> Policy:
+    """A policy of the account and its user."""
+    of = of or account()
+    made = Policy.objects.create(**{"user": of.user, "account": of, "name": _name("policy"), **fields})
+    PolicySchedule.objects.bulk_create(PolicySchedule(policy=made, schedule=item) for item in schedules)
+    return made
+
+
+def target(of: Policy | None = None, **fields: Any) -> Target:
+    """An instance target unless `resource_type` says otherwise."""
+    return Target.objects.create(
+        **{
+            "policy": of or policy(),
+            "resource_type": "instance",
+            "aws_region": "us-east-1",
+            "aws_resource_id": f"i-{next(_numbers):017x}",
+            "name": _name("target"),
+            **fields,
+        }
+    )
+
+
+def target_volume(of: Target, **fields: Any) -> TargetVolume:
+    return TargetVolume.objects.create(
+        **{"target": of, "aws_resource_id": f"vol-{next(_numbers):017x}", **fields}
+    )
+
+
+def backup(of: Policy | None = None, **fields: Any) -> Backup:
+    """A finished, successful backup of the policy."""
+    of = of or policy()
+    return Backup.objects.create(
+        **{
+            "user": of.user,
+            "account": of.account,
+            "policy": of,
+            "policy_name": of.name,
+            "account_name": of.account.name,
+            "status": BackupStatus.SUCCESSFUL,
+            "start_time": NOW,
+            "end_time": NOW,
+            **fields,
+        }
+    )
+
+
+def script_log(of: Backup, **fields: Any) -> ScriptLog:
+    return ScriptLog.objects.create(
+        **{"backup": of, "title": "before", "log": "a line", "exit_code": 0, **fields}
+    )
+
+
+def snapshot(of: Backup | None = None, kind: SnapshotKind = SnapshotKind.VOLUME, **fields: Any) -> Snapshot:
+    """A completed snapshot record of the backup."""
+    of = of or backup()
+    return Snapshot.objects.create(
+        **{
+            "backup": of,
+            "kind": kind,
+            "resource_type": "instance" if kind == SnapshotKind.INSTANCE else "volume",
+            "account": of.account,
+            "account_name": of.account_name,
+            "aws_account_number": of.account.account_number if of.account else "",
+            "region": "us-east-1",
+            "aws_id": f"snap-{next(_numbers):017x}",
+            "source_id": f"vol-{next(_numbers):017x}",
+            "status": SnapshotStatus.COMPLETED,
+            "succeeded": True,
+            "start_time": NOW,
+            "end_time": NOW,
+            **fields,
+        }
+    )
+
+
+def recovery(of: Snapshot | None = None, **fields: Any) -> Recovery:
+    of = of or snapshot()
+    return Recovery.objects.create(
+        **{
+            "user": of.backup.user,
+            "account": of.account,
+            "policy": of.backup.policy,
+            "backup": of.backup,
+            "snapshot": of,
+            "recovery_type": "V",
+            "recovery_time": NOW,
+            "backup_time": of.backup.start_time,
+            **fields,
+        }
+    )
+
+
+def alert(of: User | None = None, **fields: Any) -> Alert:
+    return Alert.objects.create(
+        **{
+            "user": of or user(),
+            "category": _name("category"),
+            "severity": "W",
+            "title": "Something is wrong",
+            "message_body": "This is what happened.",
+            "alert_time": NOW,
+            **fields,
+        }
+    )
+
+
+def log_line(subject_type: str, subject_id: int | None, message: str = "A line.", **fields: Any) -> LogLine:
+    return LogLine.objects.create(
+        **{"subject_type": subject_type, "subject_id": subject_id, "message": message, "time": NOW, **fields}
+    )
