@@ -1,4 +1,4 @@
-"""From an account row to the AWS identity that its calls are made as, and the encryption of what the row keeps secret."""
+"""From an account row to the AWS identity of its calls, and the encryption of what the row keeps secret."""
 
 from functools import lru_cache
 from pathlib import Path
@@ -22,21 +22,21 @@ def encrypt_secret(text: str) -> str:
 
 
 def decrypt_secret(token: str) -> str:
-    """The text of a token. Raises `SecretUnreadable` when its key is gone, `KeyFileError` without a key file."""
+    """The text of a token. Raises `SecretUnreadable` when its key is gone, `KeyFileError` without any."""
     return _box().decrypt(token)
 
 
 def identity_of(account: Account, *, session: str) -> Identity:
     """Who the account's calls are made as; no call is made yet.
 
-    `session` shows up in CloudTrail as the session name of assumed roles. Raises `PreconditionFailed` when the
-    chain of roles is broken, `SecretUnreadable` when a stored secret cannot be opened.
+    `session` shows up in CloudTrail as the session name of assumed roles. Raises `PreconditionFailed` when
+    the chain of roles is broken, `SecretUnreadable` when a stored secret cannot be opened.
     """
     return _identity(account, session, MOST_LINKS)
 
 
 def account_number_of(account: Account, *, session: str) -> str:
-    """The account's number, asked of AWS and kept at the first need. Raises `AwsError` when AWS does not say."""
+    """The account's number, asked of AWS at the first need and kept. Raises `AwsError` without an answer."""
     if not account.account_number:
         number = gateway.account_number(identity_of(account, session=session))
         Account.objects.filter(pk=account.pk, account_number="").update(account_number=number)

@@ -10,6 +10,8 @@ STEP = "cpm_step_id"
 SOURCE = "cpm_source_id"
 KIND = "cpm_kind"
 RECOVERY = "cpm_recovery_id"
+# Put on DR copies that retention would delete but may not.
+OUTDATED = "cpm_outdated"
 OURS = frozenset({SERVER, POLICY, POLICY_ID, BACKUP, STEP, SOURCE, KIND, RECOVERY})
 
 # EC2 takes 50 tags per resource, and reserves keys that start with "aws:".

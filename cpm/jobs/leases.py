@@ -13,7 +13,7 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeAlias
 
 import structlog
 from django.conf import settings
@@ -22,6 +22,9 @@ from django.db import DatabaseError, connection, transaction
 from cpm.lib.states import RunIf, StepState
 
 log = structlog.get_logger(__name__)
+
+
+Param: TypeAlias = str | int | float | None
 
 
 class LeaseLost(Exception):
@@ -104,7 +107,7 @@ def due_group(queue: str) -> str | None:
     return row[0] if row else None
 
 
-def _claim(sql: str, owner: str, limit: int, **params: object) -> list[Lease]:
+def _claim(sql: str, owner: str, limit: int, **params: str | int) -> list[Lease]:
     with connection.cursor() as cursor:
         cursor.execute(sql, {"owner": owner, "lease": settings.CPM_LEASE_SECONDS, "limit": limit, **params})
         rows = cursor.fetchall()
@@ -122,7 +125,7 @@ def _lease(row: Sequence[Any]) -> Lease:
     return Lease(*values)
 
 
-def guarded(lease: Lease, assignments: str, params: Sequence[object]) -> None:
+def guarded(lease: Lease, assignments: str, params: Sequence[Param]) -> None:
     """UPDATE the step with the given SQL assignments if the lease still holds; else raise LeaseLost."""
     with connection.cursor() as cursor:
         cursor.execute(
@@ -148,7 +151,8 @@ def finish(lease: Lease, state: StepState, message: str) -> list[tuple[str, int]
             " progress = CASE WHEN %s = 'succeeded' THEN 100 ELSE progress END",
             [state, message, state],
         )
-        ended, ready = [(lease.step_id, state)], []
+        ended: list[tuple[int, StepState]] = [(lease.step_id, state)]
+        ready: list[tuple[str, int]] = []
         total = 0
         while ended:
             step_id, how = ended.pop()
@@ -196,6 +200,7 @@ class LeaseKeeper:
         self._held: dict[int, Lease] = {}
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
+
     def hold(self, leases: Sequence[Lease]) -> None:
         with self._lock:
             self._held.update({lease.step_id: lease for lease in leases})

@@ -100,7 +100,9 @@ def add_steps(job_id: int, specs: Sequence[StepSpec], *, engine: Engine) -> list
     queues = {name: kind.queue for name, kind in engine.kinds.items()}
     known = [ref for spec in specs for ref in spec.after if isinstance(ref, int)]
     over = set(
-        Step.objects.filter(job_id=job_id, id__in=known, finished_at__isnull=False).values_list("id", flat=True)
+        Step.objects.filter(job_id=job_id, id__in=known, finished_at__isnull=False).values_list(
+            "id", flat=True
+        )
     )
     steps = _rows(job_id, specs, iter(new_ids(Step, len(specs))), queues, finished=over)
     Step.objects.bulk_create(steps)

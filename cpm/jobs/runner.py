@@ -80,7 +80,9 @@ def run_leases(batch: Sequence[leases.Lease], *, engine: Engine) -> int:
         kind = engine.kinds.get(lease.kind)
         try:
             if kind is None:
-                _write(context, Failed(f"This server does not know steps of kind {lease.kind}."), None, engine)
+                _write(
+                    context, Failed(f"This server does not know steps of kind {lease.kind}."), None, engine
+                )
             elif not _stopped(context, kind, engine):
                 if kind.poll is not None and lease.poll_group:
                     polls[kind.name].append(context)
@@ -103,7 +105,7 @@ def _attempt(context: StepContext, kind: StepKind, engine: Engine) -> Outcome:
         return Failed(f"Given up: the worker died {MOST_CRASHES} times in this step.")
     try:
         return kind.run(context)
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 (whatever a handler raises ends its step, not the worker)
         return _outcome_of(error, context, engine)
 
 
@@ -115,7 +117,7 @@ def _poll(contexts: list[StepContext], kind: StepKind, engine: Engine) -> None:
         answers = {}
     except DATABASE_GONE:
         raise
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 (whatever a handler raises ends its step, not the worker)
         answers = {context.step_id: error for context in contexts}
     for context in contexts:
         try:
@@ -148,7 +150,7 @@ def _retry(context: StepContext, verdict: Verdict) -> Wait:
     if verdict.counts:
         context.lease.failures += 1
     base = settings.CPM_RETRY_BASE_SECONDS
-    seconds = verdict.retry_after or base * 2 ** min(context.lease.failures, 6) * random.uniform(0.5, 1)  # noqa: S311 (jitter)
+    seconds = verdict.retry_after or base * 2 ** min(context.lease.failures, 6) * random.uniform(0.5, 1)
     context.warn(f"{verdict.message} Trying again in {seconds:.0f} s.")
     return Wait(seconds, message=verdict.message)
 
@@ -161,7 +163,7 @@ def _stopped(context: StepContext, kind: StepKind, engine: Engine) -> bool:
     if kind.cancel is not None:
         try:
             kind.cancel(context)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 (whatever a handler raises ends its step, not the worker)
             outcome = _outcome_of(error, context, engine)
             if isinstance(outcome, Wait):
                 _write(context, outcome, kind, engine)

@@ -8,7 +8,6 @@ from collections.abc import Iterable
 
 from cpm.lib.states import JobState, StepState
 
-
 FINAL_STEP_STATES = frozenset({StepState.SUCCEEDED, StepState.FAILED, StepState.CANCELLED})
 FINAL_JOB_STATES = frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED})
 

@@ -23,9 +23,7 @@ class Backup(CpmModel):
     account_name = models.CharField(max_length=128)
     tracker_id = models.BigIntegerField(null=True, unique=True)
     slot = models.DateTimeField(null=True)
-    status = models.CharField(
-        max_length=1, choices=BackupStatus.choices(), default=BackupStatus.INITIALIZING
-    )
+    status = models.CharField(max_length=1, choices=BackupStatus.choices(), default=BackupStatus.INITIALIZING)
     status_before_deletion = models.CharField(max_length=1, blank=True)
     dr_status = models.CharField(max_length=1, choices=DrStatus.choices(), default=DrStatus.NONE)
     s3_copy_status = models.CharField(

@@ -84,12 +84,8 @@ class Step(CpmModel):
                 fields=["queue", "not_before"],
                 condition=models.Q(state__in=["ready", "waiting"], pending_after=0),
             ),
-            models.Index(
-                name="step_blocked", fields=["job"], condition=models.Q(pending_after__gt=0)
-            ),
-            models.Index(
-                name="step_leased", fields=["lease_until"], condition=models.Q(state="running")
-            ),
+            models.Index(name="step_blocked", fields=["job"], condition=models.Q(pending_after__gt=0)),
+            models.Index(name="step_leased", fields=["lease_until"], condition=models.Q(state="running")),
             models.Index(
                 name="step_poll_group",
                 fields=["poll_group", "not_before"],

@@ -19,9 +19,7 @@ class Policy(CpmModel):
     description = models.TextField(blank=True)
     enabled = models.BooleanField(default=True)
     generations = models.PositiveIntegerField(default=30)
-    auto_remove_resource = models.CharField(
-        max_length=1, choices=AutoRemove.choices(), default=AutoRemove.NO
-    )
+    auto_remove_resource = models.CharField(max_length=1, choices=AutoRemove.choices(), default=AutoRemove.NO)
     created_by_tag = models.BooleanField(default=False)
     schedules = models.ManyToManyField(
         Schedule, through="PolicySchedule", related_name="policies", blank=True
@@ -74,9 +72,7 @@ class PolicySchedule(CpmModel):
     next_run_at = models.DateTimeField(null=True, blank=True)
 
     class Meta(CpmModel.Meta):
-        constraints = [
-            models.UniqueConstraint(name="policy_schedule_once", fields=["policy", "schedule"])
-        ]
+        constraints = [models.UniqueConstraint(name="policy_schedule_once", fields=["policy", "schedule"])]
         indexes = [
             models.Index(
                 name="policy_schedule_due",

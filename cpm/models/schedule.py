@@ -17,9 +17,7 @@ class Schedule(CpmModel):
     start_date = models.DateTimeField(default=timezone.now)
     end_date = models.DateTimeField(null=True, blank=True)
     every_how_many = models.PositiveIntegerField(default=1)
-    every_unit = models.CharField(
-        max_length=1, choices=ScheduleUnit.choices(), default=ScheduleUnit.DAYS
-    )
+    every_unit = models.CharField(max_length=1, choices=ScheduleUnit.choices(), default=ScheduleUnit.DAYS)
     timezone = models.CharField(max_length=64, blank=True)
     allow_on_monday = models.BooleanField(default=True)
     allow_on_tuesday = models.BooleanField(default=True)

@@ -32,9 +32,7 @@ class Snapshot(CpmModel):
     source_name = models.CharField(max_length=255, blank=True)
     instance_id = models.CharField(max_length=64, blank=True)
     instance_name = models.CharField(max_length=255, blank=True)
-    status = models.CharField(
-        max_length=12, choices=SnapshotStatus.choices(), default=SnapshotStatus.PENDING
-    )
+    status = models.CharField(max_length=12, choices=SnapshotStatus.choices(), default=SnapshotStatus.PENDING)
     succeeded = models.BooleanField(null=True)
     error = models.TextField(blank=True)
     progress = models.PositiveSmallIntegerField(default=0)

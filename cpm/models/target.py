@@ -23,9 +23,7 @@ class Target(CpmModel):
     details = models.JSONField(default=dict, blank=True)
     options = models.JSONField(default=dict, blank=True)
 
-    which_volumes = models.CharField(
-        max_length=1, choices=WhichVolumes.choices(), default=WhichVolumes.ALL
-    )
+    which_volumes = models.CharField(max_length=1, choices=WhichVolumes.choices(), default=WhichVolumes.ALL)
     ami_backup_option = models.CharField(max_length=1, choices=AmiOption.choices(), default=AmiOption.NONE)
     ami_reboot_option = models.BooleanField(default=False)
     force_full_s3_copy = models.BooleanField(default=False)

@@ -1,0 +1,7 @@
+"""Agent."""
+
+KINDS = ()
+
+
+def steps(phase, targets, *, after):
+    return []

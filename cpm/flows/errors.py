@@ -1,0 +1,22 @@
+"""How flows treat exceptions of their steps: retry what may pass, fail with words for operators otherwise."""
+
+from cpm.aws.errors import AwsError, Throttled, Unreachable
+from cpm.jobs.kinds import Verdict
+from cpm.lib.errors import DomainError
+
+
+def classify(error: Exception) -> Verdict:
+    """The verdict on an exception.
+
+    Throttling is AWS asking us to wait, so it is retried without counting as a failure. A lost connection may
+    hide a call that was carried out: the intent stays, and the retry looks before it creates.
+    """
+    if isinstance(error, Throttled):
+        return Verdict(error.explain(), retry=True, retry_after=max(error.retry_after, 2.0), counts=False)
+    if isinstance(error, Unreachable):
+        return Verdict(error.explain(), retry=True, definite=not error.maybe_done)
+    if isinstance(error, AwsError):
+        return Verdict(error.explain(), retry=error.transient)
+    if isinstance(error, DomainError):
+        return Verdict(str(error), retry=False)
+    return Verdict(f"Internal error: {type(error).__name__}: {error}", retry=True, definite=False)

@@ -1,0 +1,98 @@
+"""Deleting on request what backups have made in AWS. The deletion itself runs as jobs; the records show it at once."""
+
+from collections.abc import Iterable, Sequence
+
+from django.db import transaction
+from django.db.models import QuerySet
+
+from cpm.flows import deletion
+from cpm.flows.table import QUEUES
+from cpm.jobs import queue
+from cpm.lib.errors import PreconditionFailed
+from cpm.lib.states import BACKUP_RUNNING, DrStatus, RecoveryStatus, SnapshotKind, SnapshotStatus
+from cpm.models import Account, Actor, Backup, Policy, Snapshot
+from cpm.permissions import require
+
+
+def delete_snapshots(*, actor: Actor, backup: Backup) -> None:
+    """Delete everything that a backup holds in AWS, DR copies included.
+
+    Raises PreconditionFailed while the backup runs, is copied, or is used by a recovery.
+    """
+    require(actor, "backups.change")
+    _refuse_busy([backup])
+    _request([backup])
+
+
+def delete_snapshot(*, actor: Actor, snapshot: Snapshot) -> None:
+    """Delete one snapshot, image or DR copy of a backup.
+
+    Raises PreconditionFailed while it is needed: by a running backup, copy or recovery, or, for an initial AMI, by
+    instances of kept backups.
+    """
+    require(actor, "backups.change")
+    _refuse_busy([snapshot.backup])
+    initial = snapshot.kind in deletion.INITIAL
+    if initial and snapshot.pk in deletion.needed_initial_amis():
+        raise PreconditionFailed(
+            "snapshot_needed",
+            "Instances of kept backups are recovered from this initial AMI. Delete those first.",
+        )
+    rows = [snapshot.pk]
+    if snapshot.kind == SnapshotKind.INSTANCE:
+        rows = list(snapshot.children.values_list("pk", flat=True))
+    with transaction.atomic():
+        queue.create_jobs(
+            [deletion.job(snapshot.backup, rows, keep_needed=not initial)], engine_queues=QUEUES
+        )
+
+
+def delete_policy_snapshots(*, actor: Actor, policy: Policy, native_only: bool = True) -> None:
+    """Delete the snapshots of all backups of a policy, but for frozen ones.
+
+    `native_only` leaves copies in S3 alone. Raises PreconditionFailed while something of the policy is in use.
+    """
+    require(actor, "policies.change")
+    _delete_all(Backup.objects.filter(policy=policy, is_freezer_item=False, deleted_at=None))
+
+
+def delete_account_snapshots(*, actor: Actor, account: Account) -> None:
+    """Delete every snapshot that CPM keeps for an account: as source of backups, or as holder of DR copies."""
+    require(actor, "accounts.change")
+    if not account.is_dr_account:
+        _delete_all(Backup.objects.filter(account=account, is_freezer_item=False, deleted_at=None))
+        return
+    rows = Snapshot.objects.filter(account=account).exclude(status=SnapshotStatus.DELETED)
+    with transaction.atomic():
+        by_backup: dict[int, list[int]] = {}
+        for row, backup_id in rows.values_list("pk", "backup_id"):
+            by_backup.setdefault(backup_id, []).append(row)
+        backups = Backup.objects.filter(pk__in=by_backup, is_freezer_item=False)
+        _refuse_busy(backups)
+        queue.create_jobs([deletion.job(b, by_backup[b.pk]) for b in backups], engine_queues=QUEUES)
+
+
+def _delete_all(backups: QuerySet[Backup]) -> None:
+    chosen = list(backups)
+    _refuse_busy(chosen)
+    _request(chosen)
+
+
+def _request(backups: Sequence[Backup]) -> None:
+    with transaction.atomic():
+        Backup.objects.filter(pk__in=[backup.pk for backup in backups]).update(
+            marked_for_deletion=True, retry_at=None, retry_scheduled=False
+        )
+        queue.create_jobs([deletion.job(backup) for backup in backups], engine_queues=QUEUES)
+
+
+def _refuse_busy(backups: Iterable[Backup]) -> None:
+    for backup in backups:
+        if backup.status in BACKUP_RUNNING:
+            raise PreconditionFailed("backup_running", "The backup is running. Wait for it, or abort it.")
+        if backup.dr_status in {DrStatus.PENDING, DrStatus.IN_PROGRESS}:
+            raise PreconditionFailed(
+                "dr_running", "The backup is being copied. Wait for its DR, or abort it."
+            )
+        if backup.recoveries.filter(status=RecoveryStatus.IN_PROGRESS).exists():
+            raise PreconditionFailed("in_recovery", "A recovery is using the backup. Wait for it.")
