@@ -106,5 +106,5 @@ def _first_multiple(factor: int, modulus: int, low: int, high: int) -> int | Non
     steps = -(-low // factor)
     if steps * factor <= high:
         return steps
-    wraps = _first_multiple(modulus % factor, factor, -high % factor, -low % factor)
+    wraps = _first_multiple(modulus, factor, -high % factor, -low % factor)
     return None if wraps is None else -(-(low + modulus * wraps) // factor)

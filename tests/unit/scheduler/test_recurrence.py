@@ -198,6 +198,31 @@ def test_minutes_find_a_rare_free_moment_that_only_a_clock_change_opens():
     assert run == utc(2025, 10, 26, 10)
 
 
+def test_run_exactly_at_a_clock_change_is_found_by_what_the_clocks_show_from_then_on():
+    # 01:00 UTC is when 03:00 becomes 02:00 again.
+    only_from_two = DisableTime("A", time(2, 30), time(2))
+    schedule = recurrence(utc(2025, 10, 1), 30, "M", BERLIN, disable_times=(only_from_two,))
+
+    assert next_after(schedule, utc(2025, 10, 26, 0)) == utc(2025, 10, 26, 1)
+
+
+def test_catch_up_finds_the_last_run_before_a_clock_change():
+    only_from_one = DisableTime("A", time(2), time(1))
+    schedule = recurrence(utc(2025, 3, 1, 0, 30), 1, "H", BERLIN, disable_times=(only_from_one,))
+
+    assert latest_due(schedule, utc(2025, 3, 1), utc(2025, 3, 30, 12)) == utc(2025, 3, 30, 0, 30)
+
+
+def test_catch_up_past_disabled_runs_may_reach_the_start_but_not_the_run_already_made():
+    only_from_one = DisableTime("A", time(2), time(1))
+    start = utc(2025, 1, 1, 1)
+    schedule = recurrence(start, 1, "H", disable_times=(only_from_one,))
+
+    assert latest_due(schedule, start - EPSILON, utc(2025, 1, 1, 12)) == start
+    assert latest_due(schedule, start, utc(2025, 1, 1, 12)) is None
+    assert latest_due(schedule, utc(2025, 1, 2, 1), utc(2025, 1, 2, 12)) is None
+
+
 def test_end_is_the_last_moment_at_which_a_run_still_happens():
     schedule = recurrence(utc(2025, 1, 1), 1, "H", end=utc(2025, 1, 1, 2))
 
