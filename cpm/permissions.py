@@ -5,7 +5,7 @@ profile needs. Everybody who is not a delegate holds every flag, except those th
 (`USER_FLAGS`).
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TypeVar
@@ -74,12 +74,14 @@ ENVIRONMENT = OWN | {Caller.ROOT: Reach.OWN_AND_MANAGED}
 ENVIRONMENT_AND_ROOT_DELEGATE = ENVIRONMENT | {Caller.ROOT_DELEGATE: Reach.OWN_AND_MANAGED}
 SHARED = {caller: Reach.SHARED for caller in Caller}
 ROOT_ONLY = {caller: Reach.NONE for caller in Caller} | {Caller.ROOT: Reach.SERVER}
+ROOT_AND_ITS_DELEGATES = ROOT_ONLY | {Caller.ROOT_DELEGATE: Reach.SERVER}
 
 RIGHTS: Mapping[str, Right] = {
     "accounts.read": Right(ENVIRONMENT),
     "accounts.change": Right(ENVIRONMENT, ACCOUNT_FLAGS),
-    "alerts.read": Right(OWN),
-    "alerts.delete": Right(OWN, BACKUP_FLAG),
+    "accounts.use_server_role": Right(ROOT_AND_ITS_DELEGATES, ACCOUNT_FLAGS),
+    "alerts.read": Right(ENVIRONMENT),
+    "alerts.delete": Right(ENVIRONMENT, BACKUP_FLAG),
     "backups.read": Right(ENVIRONMENT),
     "backups.list_snapshots": Right(ENVIRONMENT_AND_ROOT_DELEGATE),
     "backups.change": Right(ENVIRONMENT, BACKUP_FLAG),
@@ -87,6 +89,7 @@ RIGHTS: Mapping[str, Right] = {
     "lookups.read": Right(SHARED),
     "policies.read": Right(ENVIRONMENT),
     "policies.change": Right(ENVIRONMENT, BACKUP_FLAG),
+    "policies.protect_server": Right(ROOT_ONLY),
     "policies.run": Right(ENVIRONMENT, BACKUP_FLAG),
     "recoveries.read": Right(ENVIRONMENT),
     "recoveries.start": Right(ENVIRONMENT, RECOVERY_FLAG),
@@ -96,6 +99,7 @@ RIGHTS: Mapping[str, Right] = {
     "schedules.read_run_times": Right(ENVIRONMENT, BACKUP_FLAG),
     "settings.read": Right(ROOT_ONLY),
     "settings.change": Right(ROOT_ONLY),
+    "users.change": Right(ROOT_ONLY),
 }
 
 # Where the owner of a row is found.
@@ -152,6 +156,10 @@ def owners(user: User, right: str = "backups.read") -> list[int]:
 
 def visible(user: User, queryset: QuerySet[Row], right: str = "backups.read") -> QuerySet[Row]:
     """The rows of the queryset that the right lets this user reach; everything else does not exist for them."""
+    return owned_by(owners(user, right), queryset)
+
+
+def owned_by(ids: Sequence[int], queryset: QuerySet[Row]) -> QuerySet[Row]:
+    """The rows of the queryset that belong to these users."""
     path = f"{OWNER[queryset.model]}_id"
-    ids = owners(user, right)
     return queryset.filter(**{path: ids[0]}) if len(ids) == 1 else queryset.filter(**{f"{path}__in": ids})

@@ -1,0 +1,59 @@
+"""EC2 instances as targets."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from cpm.aws.client import AwsClient
+from cpm.aws.iam_policy import IamAction
+from cpm.lib.states import SnapshotKind
+from cpm.resources import ec2_capture
+from cpm.resources.base import Described, ResourceType
+
+
+class Ec2Instance(ResourceType):
+    """An instance with its EBS volumes."""
+
+    key = "instances"
+    noun = "EC2 instance"
+    service = "ec2"
+    id_pattern = r"i-[0-9a-f]{8,17}"
+    snapshot_kinds = (
+        SnapshotKind.INSTANCE,
+        SnapshotKind.VOLUME,
+        SnapshotKind.INITIAL_AMI,
+        SnapshotKind.ONLY_AMI,
+        SnapshotKind.DR_INSTANCE,
+        SnapshotKind.DR_VOLUME,
+        SnapshotKind.DR_INITIAL_AMI,
+        SnapshotKind.ONLY_DR_AMI,
+    )
+    details = (
+        "platform", "state", "image_id", "instance_type", "root_device", "root_device_type", "has_product_code",
+        "volumes",
+    )  # fmt: skip
+    iam_actions = (
+        IamAction(
+            "ec2:DescribeInstances", "backup", "finds the instances of a policy and what they look like"
+        ),
+    )
+
+    def describe(self, client: AwsClient, ids: Sequence[str]) -> dict[str, Described]:
+        found = ec2_capture.describe_instances(client, ids)
+        return {id: _described(instance) for id, instance in found.items()}
+
+
+def _described(instance: dict[str, Any]) -> Described:
+    return Described(
+        id=instance["InstanceId"],
+        tags=ec2_capture.tags_of(instance),
+        details={
+            "platform": "windows" if ec2_capture.is_windows(instance) else "linux",
+            "state": instance["State"]["Name"],
+            "image_id": instance.get("ImageId", ""),
+            "instance_type": instance.get("InstanceType", ""),
+            "root_device": instance.get("RootDeviceName", ""),
+            "root_device_type": instance.get("RootDeviceType", ""),
+            "has_product_code": bool(instance.get("ProductCodes")),
+            "volumes": ec2_capture.ebs_volumes_of(instance),
+        },
+    )

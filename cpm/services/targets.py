@@ -1,0 +1,224 @@
+"""Targets: the AWS resources under a policy. Adding one asks AWS whether it exists; reading never does."""
+
+import re
+from collections.abc import Sequence
+from datetime import datetime
+from typing import TypedDict, Unpack
+
+import structlog
+from django.db import IntegrityError, transaction
+
+from cpm import permissions
+from cpm.aws import gateway
+from cpm.aws.errors import AwsError, RegionDisabled
+from cpm.flows.identities import identity_of
+from cpm.lib.errors import NON_FIELD, Conflict, NotFound, PreconditionFailed, ValidationFailed
+from cpm.lib.secrets import KeyFileError, SecretUnreadable
+from cpm.lib.states import AmiOption, WhichVolumes
+from cpm.models import Account, Actor, Policy, Target, TargetVolume
+from cpm.resources.base import Described, ResourceType
+from cpm.resources.registry import BY_KEY
+from cpm.services import regions, scope, target_limits
+
+log = structlog.get_logger(__name__)
+
+RIGHT = "policies.change"
+INSTANCES, VOLUMES = "instances", "volumes"
+# Windows drive letters with colons and commas between them, as in "c:,d:".
+_DRIVES = re.compile(r"[A-Za-z]:(,[A-Za-z]:)*")
+LONGEST_TIMEOUT = 86_400
+
+
+class InstanceOptions(TypedDict, total=False):
+    """What may be chosen for an instance; what is left out keeps its value.
+
+    From `enable_agent_vss` on they are about application consistency, which only Windows instances have.
+    """
+
+    which_volumes: WhichVolumes
+    ami_backup_option: AmiOption
+    ami_reboot_option: bool
+    force_full_s3_copy: bool
+    aws_root_device: str
+    enable_agent_vss: bool
+    vss_volumes: str
+    enable_agent_scripts: bool
+    agent_script_timeout: int
+    collect_script_output: bool
+    use_remote_agent: bool
+
+
+AGENT_OPTIONS = (
+    "enable_agent_vss", "vss_volumes", "enable_agent_scripts", "agent_script_timeout", "collect_script_output",
+    "use_remote_agent",
+)  # fmt: skip
+
+
+def add_instance(
+    *,
+    actor: Actor,
+    policy: Policy,
+    region: str,
+    resource_id: str,
+    now: datetime,
+    **options: Unpack[InstanceOptions],
+) -> Target:
+    """Puts an instance under the policy. A Windows instance gets an initial AMI unless told otherwise.
+
+    Raises `ValidationFailed` when AWS does not know the instance or does not answer, `Conflict` when the policy has
+    it already, `LimitExceeded` when the owner may not protect more instances.
+    """
+    found = _described(actor, policy, BY_KEY[INSTANCES], region, resource_id)
+    if found.details["platform"] == "windows":
+        options.setdefault("ami_backup_option", AmiOption.SINGLE)
+    target = _new(policy, INSTANCES, region, found, now)
+    _apply(target, options)
+    return _add(actor, target)
+
+
+@transaction.atomic
+def update_instance(*, actor: Actor, target: Target, **options: Unpack[InstanceOptions]) -> Target:
+    """Changes the options that are given. Raises `ValidationFailed`, `NotFound`."""
+    row = scope.locked(actor, RIGHT, target, BY_KEY[INSTANCES].noun)
+    _apply(row, options)
+    row.save()
+    log.info("target changed", target=row.pk, by=actor.user.pk)
+    return row
+
+
+def add_volume(*, actor: Actor, policy: Policy, region: str, resource_id: str, now: datetime) -> Target:
+    """Puts a volume under the policy, independent of any instance. Raises what `add_instance` raises."""
+    found = _described(actor, policy, BY_KEY[VOLUMES], region, resource_id)
+    return _add(actor, _new(policy, VOLUMES, region, found, now))
+
+
+@transaction.atomic
+def remove(*, actor: Actor, target: Target) -> None:
+    """Takes the resource out of the policy. Its snapshots stay until retention removes them."""
+    row = scope.locked(actor, RIGHT, target, BY_KEY[target.resource_type].noun)
+    row.delete()
+    log.info("target removed", target=target.pk, policy=target.policy_id, by=actor.user.pk)
+
+
+def add_instance_volume(*, actor: Actor, target: Target, resource_id: str) -> TargetVolume:
+    """Selects a volume of the instance, to be included or excluded as the target's `which_volumes` says.
+
+    Raises `ValidationFailed` when the volume does not exist or is not attached to this instance.
+    """
+    found = _described(actor, target.policy, BY_KEY[VOLUMES], target.aws_region, resource_id)
+    if found.details["attached_to"] != target.aws_resource_id:
+        message = f"{resource_id} is not attached to {target.aws_resource_id}."
+        raise ValidationFailed.one("aws_resource_id", message, "not_attached")
+    try:
+        with transaction.atomic():
+            row = scope.locked(actor, RIGHT, target, BY_KEY[INSTANCES].noun)
+            details = {**found.details, "name": found.name}
+            return TargetVolume.objects.create(target=row, aws_resource_id=found.id, details=details)
+    except IntegrityError as error:
+        message = f"{resource_id} is selected for this instance already."
+        raise Conflict("unique", message, field="aws_resource_id") from error
+
+
+@transaction.atomic
+def remove_instance_volume(*, actor: Actor, volume: TargetVolume) -> None:
+    """Takes the volume out of the selection."""
+    target = scope.locked(actor, RIGHT, volume.target, BY_KEY[INSTANCES].noun)
+    removed, _ = target.volumes.filter(pk=volume.pk).delete()
+    if not removed:
+        raise NotFound("volume", volume.pk)
+
+
+def _described(actor: Actor, policy: Policy, kind: ResourceType, region: str, resource_id: str) -> Described:
+    """What AWS says of the resource, once the actor may change the policy. No transaction is open meanwhile."""
+    permissions.require(actor, RIGHT)
+    rows = permissions.visible(actor.user, Policy.objects.filter(pk=policy.pk), RIGHT)
+    current = rows.select_related("account__assume_from_account").first()
+    if current is None:
+        raise NotFound("policy", policy.pk)
+    regions.require_enabled(region, field="aws_region")
+    if not re.fullmatch(kind.id_pattern, resource_id):
+        message = f"“{resource_id}” is not the id of an {kind.noun}."
+        raise ValidationFailed.one("aws_resource_id", message, "invalid_id")
+    try:
+        identity = identity_of(current.account, session=f"cpm-policy-{current.pk}")
+    except (SecretUnreadable, KeyFileError) as error:
+        raise PreconditionFailed("secret_unreadable", str(error)) from error
+    try:
+        found = kind.describe(gateway.client(identity, kind.service, region), [resource_id])
+    except AwsError as error:
+        field = "aws_region" if isinstance(error, RegionDisabled) else NON_FIELD
+        raise ValidationFailed.one(field, error.explain(), f"aws_{error.family}") from error
+    if resource_id not in found:
+        raise ValidationFailed.one(
+            "aws_resource_id", _absent(kind, resource_id, region, current.account), "does_not_exist"
+        )
+    return found[resource_id]
+
+
+def _absent(kind: ResourceType, resource_id: str, region: str, account: Account) -> str:
+    return f"AWS has no {kind.noun} {resource_id} in {region} that account “{account.name}” can see."
+
+
+def _new(policy: Policy, key: str, region: str, found: Described, now: datetime) -> Target:
+    return Target(
+        policy=policy,
+        resource_type=key,
+        aws_region=region,
+        aws_resource_id=found.id,
+        name=found.name[:255],
+        tagged=found.tagged,
+        details=dict(found.details),
+        last_seen_at=now,
+    )
+
+
+def _add(actor: Actor, target: Target) -> Target:
+    try:
+        with transaction.atomic():
+            policy = scope.locked(actor, RIGHT, target.policy, "policy")
+            target_limits.check(policy.user_id, target)
+            target.save(force_insert=True)
+    except IntegrityError as error:
+        message = f"{target.aws_resource_id} is in this policy already."
+        raise Conflict("unique", message, field="aws_resource_id") from error
+    log.info("target added", target=target.pk, policy=target.policy_id, by=actor.user.pk)
+    return target
+
+
+def _apply(target: Target, options: InstanceOptions) -> None:
+    for name, value in options.items():
+        if name != "aws_root_device":
+            setattr(target, name, value)
+    root = options.get("aws_root_device")
+    if root:
+        _check_root_device(target, root)
+        target.options = {**target.options, "aws_root_device": root}
+    _check_agent(target)
+
+
+def _check_root_device(target: Target, device: str) -> None:
+    devices: Sequence[str] = sorted(target.details.get("volumes", {}).values())
+    if device != target.details.get("root_device") and device not in devices:
+        message = (
+            f"{target.aws_resource_id} has no EBS volume at {device}; it has {', '.join(devices) or 'none'}."
+        )
+        raise ValidationFailed.one("aws_root_device", message, "unknown_device")
+
+
+def _check_agent(target: Target) -> None:
+    """Refuse what could not act, so that nobody believes in a consistency that is not there."""
+    asks = target.enable_agent_vss or target.enable_agent_scripts or target.use_remote_agent
+    field = "application_consistent_backup"
+    if asks and target.details.get("platform") != "windows":
+        message = "Only Windows instances have this; use backup scripts on the server for others."
+        raise ValidationFailed.one(field, message, "windows_only")
+    if target.enable_agent_vss and target.which_volumes != WhichVolumes.ALL:
+        # AWS-CreateVssSnapshot (Systems Manager) takes all volumes of the instance.
+        message = "VSS works on all volumes of an instance; set which_volumes to A."
+        raise ValidationFailed.one(field, message, "vss_needs_all_volumes")
+    if target.vss_volumes and not _DRIVES.fullmatch(target.vss_volumes):
+        message = "Write drive letters like this: c:,d: or leave it empty for all."
+        raise ValidationFailed.one(f"{field}.vss_volumes", message)
+    if not 1 <= target.agent_script_timeout <= LONGEST_TIMEOUT:
+        message = f"This must be a number from 1 to {LONGEST_TIMEOUT}."
+        raise ValidationFailed.one(f"{field}.agent_script_timeout", message)
