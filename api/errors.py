@@ -13,6 +13,7 @@ from django.core.exceptions import PermissionDenied as DjangoPermissionDenied
 from django.http import Http404, HttpResponse
 from rest_framework import exceptions
 
+from cpm.aws.errors import AwsError
 from cpm.lib import errors
 from cpm.lib.errors import NON_FIELD, DomainError, FieldError
 
@@ -68,6 +69,9 @@ def render(exc: Exception, context: Mapping[str, Any]) -> HttpResponse | None:
     """The answer to an exception of an API view; None lets Django log it and answer 500."""
     if isinstance(exc, DomainError):
         answer = envelope(exc.to_fields(), status_of(exc))
+    elif isinstance(exc, AwsError):
+        # AWS was asked on the caller's behalf and said no: the request is fine, the state of things is not.
+        answer = envelope({NON_FIELD: [{"message": exc.explain(), "code": f"aws_{exc.family}"}]}, 412)
     elif isinstance(exc, Http404):
         answer = for_status(404)
     elif isinstance(exc, DjangoPermissionDenied):

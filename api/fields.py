@@ -27,7 +27,7 @@ from django.db.models import (
     TextField,
     Value,
 )
-from django.db.models.functions import Cast, Coalesce
+from django.db.models.functions import Cast, Coalesce, NullIf
 
 from cpm.lib.states import LabelledEnum
 
@@ -62,6 +62,13 @@ class Boolean(Field):
 
 class Text(Field):
     schema = {"type": "string"}
+
+
+class TextOrNull(Text):
+    """A text that the contract shows as null where we keep an empty one."""
+
+    def expression(self) -> Any:
+        return NullIf(super().expression(), Value(""))
 
 
 class NumberAsText(Text):
@@ -123,6 +130,17 @@ class Nothing(Field):
 
     def describe(self) -> dict[str, Any]:
         return {"type": [self.kind, "null"]}
+
+
+class Always(Field):
+    """The same value in every row, with its OpenAPI schema."""
+
+    def __init__(self, value: Any, schema: Mapping[str, Any]) -> None:
+        super().__init__(Value(value, output_field=JSONField()))
+        self.shown = dict(schema)
+
+    def describe(self) -> dict[str, Any]:
+        return self.shown
 
 
 class Object(Field):

@@ -53,8 +53,12 @@ class Ids(Filter):
     description = "An id, or several with commas between them."
 
     def apply(self, rows: Rows, text: str) -> Rows:
-        ids = [self._id(part) for part in text.split(",")]
+        ids = self.read(text)
         return rows.filter(**({self.path: ids[0]} if len(ids) == 1 else {f"{self.path}__in": ids}))
+
+    @classmethod
+    def read(cls, text: str) -> list[int]:
+        return [cls._id(part) for part in text.split(",")]
 
     @staticmethod
     def _id(text: str) -> int:

@@ -8,6 +8,9 @@ register_converter(IdConverter, "id")
 
 urlpatterns = [
     path("", include("api.endpoints.docs")),
+    path("", include("api.endpoints.backups")),
     path("", include("api.endpoints.lookups")),
+    path("", include("api.endpoints.recoveries")),
+    path("", include("api.endpoints.snapshots")),
     path("", include("api.endpoints.token")),
 ]

@@ -11,13 +11,14 @@ An endpoint is a class with declarations and an `operations` table that has one 
             "destroy": Operation("recoveries.delete", since="1.0.0", answers=204),
         }
 
-        def destroy(self, request, pk):
-            recoveries.delete(actor=self.actor, recovery=self.find(pk))
+        def destroy(self, request, id):
+            recoveries.delete(actor=self.actor, recovery=self.find(id))
             return self.done()
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, ClassVar
 
 import orjson
@@ -87,6 +88,12 @@ class Endpoint(ViewSetMixin, APIView):
     def actor(self) -> Actor:
         return Actor.of(self.request.user, source=self.request.META.get("REMOTE_ADDR", ""))
 
+    @cached_property
+    def owners(self) -> Sequence[int]:
+        """Ids of the users whose objects the operation's right reaches."""
+        assert self.operation.right, "a public operation has no owners"
+        return permissions.owners(self.request.user, self.operation.right)
+
     def determine_version(self, request: Request, *args: Any, **kwargs: Any) -> tuple[str, None]:
         return accepted_version(request), None
 
@@ -102,7 +109,7 @@ class Endpoint(ViewSetMixin, APIView):
 
     def scoped(self, queryset: QuerySet[Any, Any]) -> QuerySet[Any, Any]:
         """The rows of any queryset that the operation's right lets the caller reach."""
-        return permissions.visible(self.request.user, queryset, self.operation.right or "")
+        return permissions.owned_by(self.owners, queryset)
 
     def found(self, queryset: Rows, pk: int, noun: str) -> Any:
         """The row within what the caller sees, or a 404 that tells nothing else."""
@@ -163,8 +170,8 @@ class Records(Endpoint):
         window.check(total)
         return total, found.order_by(*self.asked.ordering), window.offset
 
-    def retrieve(self, request: Request, pk: int, **_: Any) -> HttpResponseBase:
-        return self.show(pk)
+    def retrieve(self, request: Request, id: int, **_: Any) -> HttpResponseBase:
+        return self.show(id)
 
     def show(self, pk: int) -> HttpResponse:
         """One row with the operation's status, or 404."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import date
+from datetime import UTC, date, datetime, time, timedelta
 
 from django.db import connection, transaction
 
@@ -47,6 +47,15 @@ class Place:
     day: date
     skip: int
     total: int
+
+    @property
+    def start(self) -> datetime:
+        return datetime.combine(self.day, time(), tzinfo=UTC)
+
+    @property
+    def end(self) -> datetime:
+        """The first moment after the day."""
+        return self.start + timedelta(days=1)
 
 
 def count(*, users: Sequence[int], accounts: Sequence[int] | None = None) -> int:
