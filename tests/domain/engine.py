@@ -42,7 +42,9 @@ def run_to_end(built: Engine, job: Job, rounds: int = 50) -> Job:
             return job
         Step.objects.filter(job=job, state__in=["ready", "waiting"]).update(not_before=timezone.now())
         run(built)
-    raise AssertionError(f"still {job.state} after {rounds} rounds: {list(job.steps.values('kind', 'state', 'message'))}")
+    raise AssertionError(
+        f"still {job.state} after {rounds} rounds: {list(job.steps.values('kind', 'state', 'message'))}"
+    )
 
 
 def lose_lease(step: Step) -> None:

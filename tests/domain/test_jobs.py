@@ -83,7 +83,11 @@ def test_a_zombie_whose_lease_ran_out_writes_nothing():
     [new] = leases.claim_ready(QUEUE, "second", 1)
 
     zombie.log("I am still here")
-    for write in (lambda: zombie.remember("late"), lambda: zombie.progress(50), lambda: zombie.save_cursor(1)):
+    for write in (
+        lambda: zombie.remember("late"),
+        lambda: zombie.progress(50),
+        lambda: zombie.save_cursor(1),
+    ):
         with pytest.raises(leases.LeaseLost):
             write()
     with pytest.raises(leases.LeaseLost), zombie.fenced():
@@ -202,7 +206,12 @@ def test_what_is_made_once_is_made_once_though_the_worker_dies_after_the_call(se
 def test_an_interrupted_creation_waits_for_the_lists_of_aws_before_it_looks(settings):
     settings.CPM_AWS_LIST_LAG_SECONDS = 30
     looked = []
-    built = engine(kind("work", lambda context: Done(context.once(create=lambda: "new", find=lambda: looked.append(1) or []))))
+    built = engine(
+        kind(
+            "work",
+            lambda context: Done(context.once(create=lambda: "new", find=lambda: looked.append(1) or [])),
+        )
+    )
     start(built, [StepSpec("work")])
     Step.objects.update(intent_at=timezone.now())
 
@@ -235,7 +244,10 @@ def test_duplicates_of_an_interrupted_creation_are_discarded_and_the_oldest_is_k
 
 def test_an_uninterrupted_creation_never_looks_up():
     built = engine(
-        kind("work", lambda context: Done(context.once(create=lambda: "new", find=lambda: pytest.fail("looked"))))
+        kind(
+            "work",
+            lambda context: Done(context.once(create=lambda: "new", find=lambda: pytest.fail("looked"))),
+        )
     )
     job = start(built, [StepSpec("work")])
 
@@ -262,7 +274,8 @@ def test_waiting_steps_of_one_group_are_polled_by_one_call():
 def test_a_group_poll_that_one_step_spoils_fails_only_that_step():
     def poll(contexts):
         return {
-            context.step_id: ValueError("odd") if context.payload["n"] == 1 else Done() for context in contexts
+            context.step_id: ValueError("odd") if context.payload["n"] == 1 else Done()
+            for context in contexts
         }
 
     built = engine(kind("watch", lambda context: Wait(0.0, group="g"), poll=poll))
@@ -295,7 +308,11 @@ def test_a_group_whose_worker_died_is_polled_again_together():
 def test_abort_cancels_open_steps_removes_what_they_made_and_still_takes_stock():
     removed, stock = [], []
     built = engine(
-        kind("work", lambda context: context.remember("made") and Wait(99.0), cancel=lambda c: removed.append(c.token)),
+        kind(
+            "work",
+            lambda context: context.remember("made") and Wait(99.0),
+            cancel=lambda c: removed.append(c.token),
+        ),
         kind("never", lambda context: Done()),
         kind("stock", lambda context: stock.append(context.aborted) or Done()),
     )
@@ -351,7 +368,8 @@ def test_the_secret_of_a_job_is_gone_when_the_job_is_over():
 def test_a_failed_job_can_be_retried():
     broken = [True]
     built = engine(
-        kind("work", lambda context: Failed("no") if broken[0] else Done()), kind("next", lambda context: Done())
+        kind("work", lambda context: Failed("no") if broken[0] else Done()),
+        kind("next", lambda context: Done()),
     )
     job = start(built, [StepSpec("work", key="w"), StepSpec("next", after=("w",))])
     run_to_end(built, job)
