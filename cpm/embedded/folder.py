@@ -17,10 +17,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from cpm.embedded.errors import StackError
 from cpm.lib.secrets import ensure_key_file
 
 
-class FolderInUse(Exception):
+class FolderInUse(StackError):
     """Another stack runs in this data folder."""
 
     def __init__(self, path: Path, pid: str) -> None:

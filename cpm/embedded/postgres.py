@@ -25,6 +25,7 @@ import psycopg
 from psycopg import sql
 
 from cpm.embedded import binaries
+from cpm.embedded.errors import StackError
 from cpm.embedded.processes import Account
 from cpm.embedded.supervisor import Part
 
@@ -54,7 +55,7 @@ SETTINGS = {
 FAST_SETTINGS = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "autovacuum": "off"}
 
 
-class PostgresFailed(Exception):
+class PostgresFailed(StackError):
     """The database could not be set up; the message says why."""
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import structlog
 
 from cpm.embedded import processes
+from cpm.embedded.errors import StackError
 from cpm.embedded.processes import Account
 
 log = structlog.get_logger(__name__)
@@ -23,7 +24,7 @@ HEALTHY_SECONDS = 60.0
 FAILING_AFTER = 5
 
 
-class PartFailed(Exception):
+class PartFailed(StackError):
     """A part did not become ready; the message ends with the last lines of its log."""
 
     def __init__(self, name: str, reason: str, log_file: Path) -> None:
@@ -41,7 +42,7 @@ class Part:
     """One process of the stack. Parts stop in the reverse order of their stages, those of a stage together.
 
     `command` is called for every start, because a port may be known only then. `ready` may be called often and must
-    be quick; it raises nothing.
+    be quick; it raises nothing. A part with a `ready_line` is ready only when its log has that text as well.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Part:
     command: Callable[[], Sequence[str]]
     env: Mapping[str, str]
     ready: Callable[[], bool] = lambda: True
+    ready_line: str = ""
     ready_within: float = 60.0
     stop_signal: signal.Signals = signal.SIGTERM
     stop_within: float = 15.0
@@ -109,9 +111,10 @@ class Supervisor:
         """Returns when the part is ready. Raises PartFailed, or StopRequested."""
         self._check_stop()
         shorten_log(self.log_file(part.name))
+        log_start = self.log_file(part.name).stat().st_size if self.log_file(part.name).exists() else 0
         process = self._spawn(part)
         self._running[part.name] = _Running(part, process, time.monotonic())
-        self._await_ready(part, process)
+        self._await_ready(part, process, log_start)
 
     def run_once(self, name: str, command: Sequence[str], *, env: Mapping[str, str], within: float) -> None:
         """Runs a command of the start-up to its end; PartFailed unless it exits with 0 in time."""
@@ -171,15 +174,22 @@ class Supervisor:
         except OSError as error:
             raise PartFailed(part.name, f"cannot be started: {error}", path) from error
 
-    def _await_ready(self, part: Part, process: subprocess.Popen[bytes]) -> None:
+    def _await_ready(self, part: Part, process: subprocess.Popen[bytes], log_start: int) -> None:
         deadline = time.monotonic() + part.ready_within
-        while not part.ready():
+        while not (self._has_logged(part, log_start) and part.ready()):
             self._check_stop()
             if process.poll() is not None:
                 raise PartFailed(part.name, f"ended with exit code {process.returncode}", self.log_file(part.name))
             if time.monotonic() > deadline:
                 raise PartFailed(part.name, f"was not ready within {part.ready_within:.0f} s", self.log_file(part.name))
             time.sleep(0.05)
+
+    def _has_logged(self, part: Part, log_start: int) -> bool:
+        if not part.ready_line:
+            return True
+        with self.log_file(part.name).open("rb") as file:
+            file.seek(log_start)
+            return part.ready_line.encode() in file.read()
 
     def _tend(self, running: _Running) -> None:
         now = time.monotonic()
