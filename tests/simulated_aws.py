@@ -19,7 +19,12 @@ DEFAULT_ACCESS_KEY = "AKIASIMULATOR0000001"
 DEFAULT_SECRET_KEY = "simulator-secret-key-for-account-1234567"
 REGION = "us-east-1"
 ROOT = Path(__file__).resolve().parent.parent
-BOTO = Config(retries={"max_attempts": 1, "mode": "standard"}, connect_timeout=5, read_timeout=60, max_pool_connections=20)
+BOTO = Config(
+    retries={"max_attempts": 1, "mode": "standard"},
+    connect_timeout=5,
+    read_timeout=60,
+    max_pool_connections=20,
+)
 
 
 @dataclass
@@ -159,8 +164,12 @@ class SimulatedAws:
             ebs = {"SnapshotId": snapshot_id, "VolumeType": "gp3", "DeleteOnTermination": letter == "a"}
             mappings.append({"DeviceName": f"/dev/xvd{letter}", "Ebs": ebs})
         image_id: str = ec2.register_image(
-            Name=f"image-{snapshot_id}", Architecture="x86_64", RootDeviceName="/dev/xvda",
-            VirtualizationType="hvm", EnaSupport=True, BlockDeviceMappings=mappings,
+            Name=f"image-{snapshot_id}",
+            Architecture="x86_64",
+            RootDeviceName="/dev/xvda",
+            VirtualizationType="hvm",
+            EnaSupport=True,
+            BlockDeviceMappings=mappings,
         )["ImageId"]
         return image_id
 
@@ -204,7 +213,7 @@ def start(data_dir: Path | str) -> SimulatedAws:
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-m", "cpm.simulator", "--data", str(folder), "--port-file", str(port_file)]
     with log:
-        process = subprocess.Popen(command, stdout=log, stderr=log, env=environment, cwd=folder)  # noqa: S603
+        process = subprocess.Popen(command, stdout=log, stderr=log, env=environment, cwd=folder)
 
     def ready() -> bool:
         if process.poll() is not None:

@@ -8,7 +8,7 @@ from pathlib import Path
 os.environ["MOTO_EC2_LOAD_DEFAULT_AMIS"] = "false"
 os.environ.setdefault("MOTO_ENABLE_ISO_REGIONS", "false")
 
-from cpm.simulator.server import serve  # noqa: E402 - after the environment that moto reads
+from cpm.simulator.server import serve
 
 
 def main() -> None:

@@ -54,18 +54,27 @@ class Application:
             # The call was executed; its answer never arrives.
             environ["werkzeug.socket"].shutdown(socket.SHUT_RDWR)
             return []
-        headers = [(name, value) for name, value in headers if name.lower() not in ("content-length", "connection")]
+        headers = [
+            (name, value) for name, value in headers if name.lower() not in ("content-length", "connection")
+        ]
         headers += [("Content-Length", str(len(body))), ("x-amzn-RequestId", request_id)]
         start_response(f"{status} {'OK' if status < 400 else 'Error'}", headers)
         return [b""] if request["method"] == "HEAD" else [body]
 
-    def _serve(self, environ: dict[str, Any], request: dict[str, Any], request_id: str) -> tuple[int, Any, bytes, bool]:
+    def _serve(
+        self, environ: dict[str, Any], request: dict[str, Any], request_id: str
+    ) -> tuple[int, Any, bytes, bool]:
         credential = credential_of(request["headers"].get("authorization", ""))
         service = credential.service if credential else "unsigned"
         action = _action(service, request)
         entry = self.world.calls.add(
-            service=service, action=action, account=None, region=credential.region if credential else "",
-            time=time.time(), ids=_ids(request), access_key=credential.access_key if credential else None,
+            service=service,
+            action=action,
+            account=None,
+            region=credential.region if credential else "",
+            time=time.time(),
+            ids=_ids(request),
+            access_key=credential.access_key if credential else None,
         )
         lost = False
         try:
@@ -73,13 +82,17 @@ class Application:
             assert credential is not None
             entry.account = key.account
             self._check_region(credential)
-            outcome = self.world.faults.strike(service, action, key.account, credential.region, key.access_key)
+            outcome = self.world.faults.strike(
+                service, action, key.account, credential.region, key.access_key
+            )
             if outcome.latency:
                 time.sleep(outcome.latency)
             lost = outcome.lose_response
             if outcome.error:
                 raise outcome.error
-            status, headers, body = self._perform(environ, request, credential, key.account, action, request_id)
+            status, headers, body = self._perform(
+                environ, request, credential, key.account, action, request_id
+            )
             if status >= 400:
                 entry.error = _code_in(body)
         except AwsError as error:
@@ -94,19 +107,34 @@ class Application:
             return
         refusal = self.world.state.disabled_regions.get(credential.region)
         if refusal == "OptInRequired":
-            raise AwsError("OptInRequired", "You are not subscribed to this service. Please enable the region.", 401)
+            raise AwsError(
+                "OptInRequired", "You are not subscribed to this service. Please enable the region.", 401
+            )
         if refusal or not zones(credential.region):
             raise unknown_key(credential.service)
 
     def _perform(
-        self, environ: dict[str, Any], request: dict[str, Any], credential: Credential, account: str,
-        action: str, request_id: str,
+        self,
+        environ: dict[str, Any],
+        request: dict[str, Any],
+        credential: Credential,
+        account: str,
+        action: str,
+        request_id: str,
     ) -> Answer:
         service = credential.service
         call = Call(
-            world=self.world, service=service, action=action, account=account, region=credential.region,
-            access_key=credential.access_key, params={}, path=request["path"],
-            query=dict(parse_qsl(request["query"])), headers=request["headers"], body=request["body"],
+            world=self.world,
+            service=service,
+            action=action,
+            account=account,
+            region=credential.region,
+            access_key=credential.access_key,
+            params={},
+            path=request["path"],
+            query=dict(parse_qsl(request["query"])),
+            headers=request["headers"],
+            body=request["body"],
         )
         if service == "ebs":
             return self._ebs(call, request)
@@ -132,7 +160,10 @@ class Application:
     def _ebs(self, call: Call, request: dict[str, Any]) -> Answer:
         routed = ebs_direct.route(request["method"], request["path"])
         if routed is None:
-            raise AwsError("UnsupportedOperation", f"The simulator does not offer ebs {request['method']} {request['path']}")
+            raise AwsError(
+                "UnsupportedOperation",
+                f"The simulator does not offer ebs {request['method']} {request['path']}",
+            )
         action, call.params = routed[0], dict(routed[1])
         if action in ebs_direct.DATA_ACTIONS:
             if action == "PutSnapshotBlock":
@@ -160,7 +191,9 @@ def _request(environ: dict[str, Any]) -> dict[str, Any]:
     else:
         body = environ["wsgi.input"].read(length) if length else b""
     headers = {
-        name[5:].replace("_", "-").lower(): value for name, value in environ.items() if name.startswith("HTTP_")
+        name[5:].replace("_", "-").lower(): value
+        for name, value in environ.items()
+        if name.startswith("HTTP_")
     }
     headers["content-type"] = environ.get("CONTENT_TYPE", "")
     headers["content-length"] = environ.get("CONTENT_LENGTH", "")
@@ -205,7 +238,9 @@ def _check_known(service: str, action: str) -> None:
     try:
         protocol.operation_model(service, action)
     except OperationNotFoundError as unknown:
-        raise AwsError("InvalidAction", f"The action {action} is not valid for this web service.") from unknown
+        raise AwsError(
+            "InvalidAction", f"The action {action} is not valid for this web service."
+        ) from unknown
 
 
 def _code_in(body: bytes) -> str:

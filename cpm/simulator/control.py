@@ -1,25 +1,25 @@
 """The control endpoint, under ``/_control`` of the simulator's address. Bodies and answers are JSON.
 
-    GET    /volumes/{id}/content            bytes; honours a ``Range: bytes=a-b`` header (also /snapshots/{id}/…)
-    PUT    /volumes/{id}/content            writes the body at ``?offset=`` or the start of ``Content-Range``
-    GET    /volumes/{id}/sha256             {"sha256", "bytes"} of everything (also /snapshots/{id}/sha256)
-    GET    /calls?since=N[&limit=M]         {"calls": [{seq, service, action, account, region, time, error, ids}]}
-    GET    /calls/count?since=N             {"total", "by_action", "errors", "last"}
-    GET    /faults                          {"faults": […]}
-    POST   /faults                          puts one in force, see ``faults.Fault``; answers it with its id
-    DELETE /faults[?id=N]                   removes one, or all
-    GET    /timing, POST /timing            seconds until settled, see ``timing.Timing``
-    GET    /limits, POST /limits            quotas, see ``timing.Limits``
-    POST   /accounts                        {"account_number", "roles_must_exist"?} -> a user's access_key, secret_key
-    POST   /keys/revoke, /keys/restore      {"access_key"}
-    POST   /regions                         {"region", "enabled", "error"?: "AuthFailure" | "OptInRequired"}
-    GET    /ssm, POST /ssm                  {"instance_id", "registered", "platform"?, "results"?: [{"exit_code",
-                                            "stdout", "stderr", "seconds"}]} or one result's fields directly;
-                                            results are used in order and the last one stays
-    POST   /snapshots/{id}/fail             {"message"?}: the snapshot ends, or has ended, in ``error``
-    GET    /objects[?account=&region=]      every volume, snapshot, image and instance with its tags
-    GET    /health                          {"status": "ok", "stored_bytes"}
-    POST   /reset                           forgets everything but the port
+GET    /volumes/{id}/content            bytes; honours a ``Range: bytes=a-b`` header (also /snapshots/{id}/…)
+PUT    /volumes/{id}/content            writes the body at ``?offset=`` or the start of ``Content-Range``
+GET    /volumes/{id}/sha256             {"sha256", "bytes"} of everything (also /snapshots/{id}/sha256)
+GET    /calls?since=N[&limit=M]         {"calls": [{seq, service, action, account, region, time, error, ids}]}
+GET    /calls/count?since=N             {"total", "by_action", "errors", "last"}
+GET    /faults                          {"faults": […]}
+POST   /faults                          puts one in force, see ``faults.Fault``; answers it with its id
+DELETE /faults[?id=N]                   removes one, or all
+GET    /timing, POST /timing            seconds until settled, see ``timing.Timing``
+GET    /limits, POST /limits            quotas, see ``timing.Limits``
+POST   /accounts                        {"account_number", "roles_must_exist"?} -> a user's access_key, secret_key
+POST   /keys/revoke, /keys/restore      {"access_key"}
+POST   /regions                         {"region", "enabled", "error"?: "AuthFailure" | "OptInRequired"}
+GET    /ssm, POST /ssm                  {"instance_id", "registered", "platform"?, "results"?: [{"exit_code",
+                                        "stdout", "stderr", "seconds"}]} or one result's fields directly;
+                                        results are used in order and the last one stays
+POST   /snapshots/{id}/fail             {"message"?}: the snapshot ends, or has ended, in ``error``
+GET    /objects[?account=&region=]      every volume, snapshot, image and instance with its tags
+GET    /health                          {"status": "ok", "stored_bytes"}
+POST   /reset                           forgets everything but the port
 """
 
 import json
@@ -28,7 +28,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 from urllib.parse import parse_qs
 
-from moto.ec2 import ec2_backends
+from moto.ec2.models import ec2_backends
 
 from cpm.simulator import reset
 from cpm.simulator.blocks import BlockMap
@@ -82,7 +82,9 @@ class Control:
                 result = self._route(environ, method, path, query)
             status, body = "200 OK", result
         except AwsError as error:
-            status = "404 Not Found" if error.code.endswith(("NotFound", "NoSuchRoute")) else "400 Bad Request"
+            status = (
+                "404 Not Found" if error.code.endswith(("NotFound", "NoSuchRoute")) else "400 Bad Request"
+            )
             body = {"error": error.code, "message": error.message}
         payload = json.dumps(body, default=str).encode()
         start_response(status, [("Content-Type", "application/json"), ("Content-Length", str(len(payload)))])
@@ -137,7 +139,9 @@ class Control:
         finally:
             self.world.blocks.release(list(blocks.values()))
 
-    def _write_content(self, environ: dict[str, Any], query: dict[str, str], volume_id: str) -> dict[str, Any]:
+    def _write_content(
+        self, environ: dict[str, Any], query: dict[str, str], volume_id: str
+    ) -> dict[str, Any]:
         volume = self._find("volumes", volume_id)
         position = re.match(r"bytes (\d+)-", environ.get("HTTP_CONTENT_RANGE", ""))
         offset = int(query.get("offset", position[1] if position else 0))
@@ -193,10 +197,17 @@ class Control:
             raise AwsError("BadControl", "account_number has 12 digits")
         with self.world.lock:
             identities = self.world.state.identities
-            identities.roles_must_exist = bool(request["json"].get("roles_must_exist", identities.roles_must_exist))
+            identities.roles_must_exist = bool(
+                request["json"].get("roles_must_exist", identities.roles_must_exist)
+            )
             key: Key = identities.add_user(number)
             self.world.changes += 1
-        return {"account_number": number, "access_key": key.access_key, "secret_key": key.secret_key, "arn": key.arn}
+        return {
+            "account_number": number,
+            "access_key": key.access_key,
+            "secret_key": key.secret_key,
+            "arn": key.arn,
+        }
 
     def set_key(self, request: Request, verb: str) -> dict[str, Any]:
         access_key = request["json"].get("access_key")
@@ -226,7 +237,10 @@ class Control:
         with self.world.lock:
             commands = [
                 {
-                    "id": c.id, "document": c.document, "parameters": c.parameters, "status": c.status,
+                    "id": c.id,
+                    "document": c.document,
+                    "parameters": c.parameters,
+                    "status": c.status,
                     "instances": [one.instance_id for one in c.invocations],
                 }
                 for c in state.commands.values()
@@ -269,7 +283,10 @@ class Control:
         listed = []
         shelf: Any = getattr(self.world.state, kind)
         for item in shelf.by_id.values():
-            if query.get("account", item.account) == item.account and query.get("region", item.region) == item.region:
+            if (
+                query.get("account", item.account) == item.account
+                and query.get("region", item.region) == item.region
+            ):
                 entry = {"id": item.id, "account": item.account, "region": item.region, "state": item.state}
                 extra = ("volume_id", "shared_with", "snapshot_id", "name", "size", "kms_key_id")
                 entry.update({name: _plain(getattr(item, name)) for name in extra if hasattr(item, name)})
@@ -285,8 +302,12 @@ class Control:
             backend = ec2_backends[launch.account][launch.region]
             instance = backend.get_instance(launch.instance_id)
             yield {
-                "id": instance.id, "account": launch.account, "region": launch.region, "state": instance.state,
-                "image_id": instance.image_id, "tags": dict(backend.tags.get(instance.id, {})),
+                "id": instance.id,
+                "account": launch.account,
+                "region": launch.region,
+                "state": instance.state,
+                "image_id": instance.image_id,
+                "tags": dict(backend.tags.get(instance.id, {})),
             }
 
     def reset(self, request: Request) -> dict[str, Any]:

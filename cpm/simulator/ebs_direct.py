@@ -13,7 +13,7 @@ import time
 from datetime import UTC, datetime
 from typing import Any
 
-from moto.ec2 import ec2_backends
+from moto.ec2.models import ec2_backends
 
 from cpm.simulator import blocks, kms, tags
 from cpm.simulator.blocks import BLOCK
@@ -52,7 +52,9 @@ def find(call: Call, snapshot_id: str, reason: str = "SNAPSHOT_NOT_FOUND") -> Sn
         raise refused("INVALID_SNAPSHOT_ID", f"The snapshot id '{snapshot_id}' is not valid")
     snapshot = call.state.snapshots.by_id.get(snapshot_id)
     if snapshot is None or snapshot.region != call.region or not snapshot.visible_to(call.account):
-        raise AwsError("ResourceNotFoundException", f"The snapshot '{snapshot_id}' does not exist.", 404, Reason=reason)
+        raise AwsError(
+            "ResourceNotFoundException", f"The snapshot '{snapshot_id}' does not exist.", 404, Reason=reason
+        )
     if snapshot.kms_key_id and kms.caller_can_use(call, snapshot.kms_key_id):
         raise AwsError(
             "AccessDeniedException", "The KMS key is not accessible", 403, Reason="DEPENDENCY_ACCESS_DENIED"
@@ -64,7 +66,9 @@ def completed(call: Call, snapshot_id: str) -> Snapshot:
     """A snapshot whose blocks can be read."""
     snapshot = find(call, snapshot_id)
     if snapshot.state != "completed":
-        raise refused("INVALID_SNAPSHOT_ID", f"The snapshot '{snapshot_id}' is {snapshot.state}, not completed")
+        raise refused(
+            "INVALID_SNAPSHOT_ID", f"The snapshot '{snapshot_id}' is {snapshot.state}, not completed"
+        )
     return snapshot
 
 
@@ -88,6 +92,7 @@ def opened(call: Call, text: str, reason: str) -> list[Any]:
     seal, body = raw[:12], raw[12:]
     if not hmac.compare_digest(seal, hmac.digest(call.world.token_key, body, "sha256")[:12]):
         raise refused(reason, "The token is not valid")
+    parts: list[Any]
     *parts, expires = json.loads(body)
     if time.time() > expires:
         raise refused(reason, "The token has expired")
@@ -119,7 +124,9 @@ def _number(text: str) -> int:
     return int(text)
 
 
-def _listing(call: Call, snapshot: Snapshot, key: str, found: list[dict[str, Any]], after: str | None) -> dict[str, Any]:
+def _listing(
+    call: Call, snapshot: Snapshot, key: str, found: list[dict[str, Any]], after: str | None
+) -> dict[str, Any]:
     expires = datetime.fromtimestamp(time.time() + call.state.limits.block_token_seconds, UTC)
     result = {key: found, "ExpiryTime": expires, "VolumeSize": snapshot.size, "BlockSize": BLOCK}
     return {**result, "NextToken": after} if after else result
@@ -142,7 +149,9 @@ def list_changed(call: Call) -> dict[str, Any]:
     second = completed(call, call.params["SecondSnapshotId"])
     first = completed(call, call.query["firstSnapshotId"]) if call.query.get("firstSnapshotId") else None
     if first and not first.lineage & second.lineage:
-        raise refused("UNRELATED_SNAPSHOTS", f"The snapshots {first.id} and {second.id} are not of the same lineage")
+        raise refused(
+            "UNRELATED_SNAPSHOTS", f"The snapshots {first.id} and {second.id} are not of the same lineage"
+        )
     before = first.blocks if first else {}
     part, after = _window(call, blocks.changed(before, second.blocks), first.id if first else "", second.id)
     found = []
@@ -302,7 +311,9 @@ def complete(call: Call) -> dict[str, Any]:
     if told != len(snapshot.touched):
         raise refused("INVALID_PARAMETER_VALUE", f"{len(snapshot.touched)} blocks were written, not {told}")
     if checksum := call.headers.get("x-amz-checksum"):
-        total = hashlib.sha256(b"".join(snapshot.blocks[index] for index in sorted(snapshot.touched))).digest()
+        total = hashlib.sha256(
+            b"".join(snapshot.blocks[index] for index in sorted(snapshot.touched))
+        ).digest()
         if base64.b64encode(total).decode() != checksum:
             raise refused("INVALID_PARAMETER_VALUE", "The checksum does not match the blocks written")
     snapshot.open_for_writing = False

@@ -22,6 +22,4 @@ HANDLERS: dict[tuple[str, str], Handler] = {
     **{("ssm", action): handler for action, handler in ssm.ACTIONS.items()},
 }
 
-READ_ONLY = frozenset(
-    action for _, action in HANDLERS if action.startswith(("Describe", "List", "Get"))
-)
+READ_ONLY = frozenset(action for _, action in HANDLERS if action.startswith(("Describe", "List", "Get")))

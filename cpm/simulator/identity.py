@@ -176,11 +176,15 @@ def unknown_key(service: str) -> AwsError:
         return AwsError(
             "InvalidAccessKeyId", "The AWS Access Key Id you provided does not exist in our records.", 403
         )
-    return AwsError("UnrecognizedClientException", "The security token included in the request is invalid.", 400)
+    return AwsError(
+        "UnrecognizedClientException", "The security token included in the request is invalid.", 400
+    )
 
 
 def _bad_signature(service: str) -> AwsError:
     if service == "ec2":
         return unknown_key(service)
     code = "InvalidSignatureException" if service in ("ssm", "kms", "ebs") else "SignatureDoesNotMatch"
-    return AwsError(code, "The request signature we calculated does not match the signature you provided.", 403)
+    return AwsError(
+        code, "The request signature we calculated does not match the signature you provided.", 403
+    )

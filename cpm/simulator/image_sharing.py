@@ -17,7 +17,9 @@ def copy(call: Call) -> dict[str, Any]:
         raise invalid(f"Invalid source region: {params['SourceRegion']}")
     source = images.find(call, params["SourceImageId"], params["SourceRegion"])
     if source.state != "available":
-        raise AwsError("InvalidAMIID.Unavailable", f"The image '{source.id}' is not available; it is {source.state}")
+        raise AwsError(
+            "InvalidAMIID.Unavailable", f"The image '{source.id}' is not available; it is {source.state}"
+        )
     images.check_name(call, params["Name"])
     image_tags = tags.specified(call, "image", ("image", "snapshot"))
     snapshot_tags = tags.specified(call, "snapshot", ("image", "snapshot"))
@@ -50,7 +52,9 @@ def _readable(call: Call, snapshot_id: str, source: Image) -> Snapshot:
     snapshot = call.state.snapshots.by_id.get(snapshot_id)
     if snapshot is None or not snapshot.visible_to(call.account):
         # AWS: EC2 User Guide, Copy an AMI. The owner must share the snapshots as well as the AMI.
-        raise AwsError("InvalidRequest", f"You do not have permission to access the storage of this ami {source.id}")
+        raise AwsError(
+            "InvalidRequest", f"You do not have permission to access the storage of this ami {source.id}"
+        )
     return snapshot
 
 
@@ -96,13 +100,19 @@ def _check(call: Call, image: Image, grant: dict[str, str]) -> None:
     """AWS: EC2 User Guide, Share an AMI: not with the aws/ebs key, and not encrypted to the public."""
     user = grant.get("UserId")
     if user is not None and (len(user) != 12 or not user.isdigit()):
-        raise AwsError("InvalidAMIAttributeItemValue", f'Invalid attribute item value "{user}" for userId item type.')
+        raise AwsError(
+            "InvalidAMIAttributeItemValue", f'Invalid attribute item value "{user}" for userId item type.'
+        )
     if user is None and grant.get("Group") != "all":
-        raise AwsError("InvalidAMIAttributeItemValue", f'Invalid attribute item value "{grant}" for group item type.')
+        raise AwsError(
+            "InvalidAMIAttributeItemValue", f'Invalid attribute item value "{grant}" for group item type.'
+        )
     for snapshot_id in image.snapshot_ids():
         snapshot = call.state.snapshots.by_id[snapshot_id]
         if snapshot.kms_key_id and (user is None or kms.is_managed(snapshot.kms_key_id)):
-            raise invalid(f"Snapshot {snapshot_id} is encrypted. Images with encrypted snapshots cannot be shared so")
+            raise invalid(
+                f"Snapshot {snapshot_id} is encrypted. Images with encrypted snapshots cannot be shared so"
+            )
 
 
 def describe_attribute(call: Call) -> dict[str, Any]:
@@ -111,7 +121,10 @@ def describe_attribute(call: Call) -> dict[str, Any]:
     attribute = call.params["Attribute"]
     if attribute == "launchPermission":
         people: list[dict[str, str]] = [{"UserId": user} for user in sorted(image.shared_with)]
-        return {"ImageId": image.id, "LaunchPermissions": people + ([{"Group": "all"}] if image.public else [])}
+        return {
+            "ImageId": image.id,
+            "LaunchPermissions": people + ([{"Group": "all"}] if image.public else []),
+        }
     if attribute == "description":
         return {"ImageId": image.id, "Description": {"Value": image.description}}
     if attribute == "blockDeviceMapping":

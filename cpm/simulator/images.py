@@ -37,7 +37,9 @@ def check_name(call: Call, name: str) -> None:
     """AWS: EC2 API Reference, CreateImage, Name: 3 to 128 characters, unique in account and region."""
     allowed = set(" ()[]-./'@_")
     if not 3 <= len(name) <= 128 or not all(c.isascii() and (c.isalnum() or c in allowed) for c in name):
-        raise AwsError("InvalidAMIName.Malformed", f"AMI names must be between 3 and 128 characters long: {name[:140]!r}")
+        raise AwsError(
+            "InvalidAMIName.Malformed", f"AMI names must be between 3 and 128 characters long: {name[:140]!r}"
+        )
     for image in call.state.images.at(call.account, call.region).values():
         if image.name == name:
             raise AwsError("InvalidAMIName.Duplicate", f"AMI name {name} is already in use by AMI {image.id}")
@@ -61,12 +63,20 @@ def create(call: Call) -> dict[str, Any]:
     if instance.state == "running" and not call.params.get("NoReboot"):
         # A reboot that AWS does by itself; the log names it so that tests can see it.
         call.world.calls.add(
-            service="ec2", action="InternalReboot", account=call.account, region=call.region,
-            time=now().timestamp(), ids={"InstanceIds": [instance.id]},
+            service="ec2",
+            action="InternalReboot",
+            account=call.account,
+            region=call.region,
+            time=now().timestamp(),
+            ids={"InstanceIds": [instance.id]},
         )
     image_id = new_id("ami")
     mappings = _mappings_of(call, instance.id, image_id, snapshot_tags)
-    failed = [s for m in mappings if (s := call.state.snapshots.by_id.get(m.get("Ebs", {}).get("SnapshotId"))) and s.failure]
+    failed = [
+        s
+        for m in mappings
+        if (s := call.state.snapshots.by_id.get(m.get("Ebs", {}).get("SnapshotId"))) and s.failure
+    ]
     source = call.state.images.by_id.get(instance.image_id)
     image = Image(
         id=image_id,
@@ -110,8 +120,16 @@ def _mappings_of(call: Call, instance_id: str, image_id: str, labels: dict[str, 
             "DeleteOnTermination": volume.attachment.delete_on_termination,
             "Encrypted": volume.encrypted,
         }
-        ebs.update({key: value for key, value in change.get("Ebs", {}).items() if key not in ("SnapshotId", "Encrypted")})
-        mappings.append({"DeviceName": device, "Ebs": {key: value for key, value in ebs.items() if value is not None}})
+        ebs.update(
+            {
+                key: value
+                for key, value in change.get("Ebs", {}).items()
+                if key not in ("SnapshotId", "Encrypted")
+            }
+        )
+        mappings.append(
+            {"DeviceName": device, "Ebs": {key: value for key, value in ebs.items() if value is not None}}
+        )
     launch = call.state.launches.get(instance_id)
     mappings += [m for m in (launch.ephemeral if launch else []) if m["DeviceName"] not in wanted]
     mappings += [copying.deepcopy(mapping) for mapping in wanted.values() if "NoDevice" not in mapping]
@@ -160,7 +178,9 @@ def _complete(call: Call, mapping: dict[str, Any], *, is_root: bool) -> None:
     ebs = mapping.get("Ebs")
     if ebs is None:
         if is_root or "VirtualName" not in mapping:
-            raise AwsError("InvalidBlockDeviceMapping", f"{mapping['DeviceName']} has neither Ebs nor VirtualName")
+            raise AwsError(
+                "InvalidBlockDeviceMapping", f"{mapping['DeviceName']} has neither Ebs nor VirtualName"
+            )
         return
     if "SnapshotId" not in ebs:
         if is_root or "VolumeSize" not in ebs:
@@ -244,7 +264,9 @@ def describe(call: Call) -> dict[str, Any]:
         chosen = [find(call, image_id) for image_id in dict.fromkeys(ids)]
     else:
         in_region = call.state.images.in_region(call.region)
-        chosen = sorted((image for image in in_region if image.visible_to(call.account)), key=lambda i: i.serial)
+        chosen = sorted(
+            (image for image in in_region if image.visible_to(call.account)), key=lambda i: i.serial
+        )
     if owners := call.params.get("Owners"):
         accounts = {call.account if owner == "self" else owner for owner in owners}
         chosen = [image for image in chosen if image.account in accounts]
@@ -270,7 +292,11 @@ def deregister(call: Call) -> dict[str, Any]:
     call.world.forget_tags(image)
     results = []
     if call.params.get("DeleteAssociatedSnapshots"):
-        used = {s for other in call.state.images.at(call.account, call.region).values() for s in other.snapshot_ids()}
+        used = {
+            s
+            for other in call.state.images.at(call.account, call.region).values()
+            for s in other.snapshot_ids()
+        }
         for snapshot_id in image.snapshot_ids():
             snapshot = call.state.snapshots.by_id.get(snapshot_id)
             if snapshot_id in used or snapshot is None:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from moto.ec2 import ec2_backends
+from moto.ec2.models import ec2_backends
 from moto.ec2.models.instances import Instance, Reservation
 
 from cpm.simulator import tags, volumes
@@ -107,7 +107,10 @@ def shown(call: Call, instance: Instance) -> dict[str, Any]:
     backend = ec2_backends[call.account][call.region]
     profile = backend.iam_instance_profile_associations.get(instance.id)
     if profile is not None:
-        result["IamInstanceProfile"] = {"Arn": profile.instance_profile.arn, "Id": profile.instance_profile.id}
+        result["IamInstanceProfile"] = {
+            "Arn": profile.iam_instance_profile.arn,
+            "Id": profile.iam_instance_profile.id,
+        }
     if labels := backend.tags.get(instance.id):
         result["Tags"] = tags.listed(labels)
     return {key: value for key, value in result.items() if value is not None}
@@ -222,7 +225,9 @@ LOOKUPS = {
     "monitoring-state": lambda v: v.instance.monitoring_state,
     "launch-time": lambda v: v.instance.launch_time.isoformat(),
     "instance.group-id": lambda v: [group.id for nic in v.instance.nics.values() for group in nic.group_set],
-    "instance.group-name": lambda v: [group.name for nic in v.instance.nics.values() for group in nic.group_set],
+    "instance.group-name": lambda v: [
+        group.name for nic in v.instance.nics.values() for group in nic.group_set
+    ],
     "network-interface.network-interface-id": lambda v: [nic.id for nic in v.instance.nics.values()],
     "network-interface.subnet-id": lambda v: [nic.subnet.id for nic in v.instance.nics.values()],
     "network-interface.vpc-id": lambda v: [nic.subnet.vpc_id for nic in v.instance.nics.values()],

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
-from moto.ec2 import ec2_backends
+from moto.ec2.models import ec2_backends
 from moto.ec2.models.instances import Instance, Reservation
 
 from cpm.simulator import instance_view, launches, volumes
@@ -48,7 +48,9 @@ def describe(call: Call) -> dict[str, Any]:
         if not wanted or instance.id in wanted
     ]
     tags_of = ec2_backends[call.account][call.region].tags
-    found = matching(views, call.params.get("Filters", []), instance_view.LOOKUPS, lambda view: tags_of.get(view.id, {}))
+    found = matching(
+        views, call.params.get("Filters", []), instance_view.LOOKUPS, lambda view: tags_of.get(view.id, {})
+    )
     part, token = page(found, call.params, "InstanceIds")
     grouped: dict[str, list[Instance]] = {}
     reservations = {}
@@ -67,7 +69,7 @@ def describe_status(call: Call) -> dict[str, Any]:
     statuses = []
     for instance in some:
         state = state_of(call, instance)
-        health = {"Status": "ok" if state == "running" else "not-applicable", "Details": []}
+        health: dict[str, Any] = {"Status": "ok" if state == "running" else "not-applicable", "Details": []}
         if state == "running":
             health["Details"] = [{"Name": "reachability", "Status": "passed"}]
         statuses.append(
@@ -181,7 +183,8 @@ def describe_attribute(call: Call) -> dict[str, Any]:
         "disableApiTermination": ("DisableApiTermination", {"Value": instance.disable_api_termination}),
         "disableApiStop": ("DisableApiStop", {"Value": instance.disable_api_stop}),
         "instanceInitiatedShutdownBehavior": (
-            "InstanceInitiatedShutdownBehavior", {"Value": instance.instance_initiated_shutdown_behavior},
+            "InstanceInitiatedShutdownBehavior",
+            {"Value": instance.instance_initiated_shutdown_behavior},
         ),
         "rootDeviceName": ("RootDeviceName", {"Value": instance.root_device_name}),
         "ebsOptimized": ("EbsOptimized", {"Value": instance.ebs_optimized}),
@@ -191,7 +194,10 @@ def describe_attribute(call: Call) -> dict[str, Any]:
         "kernel": ("KernelId", {}),
         "ramdisk": ("RamdiskId", {}),
         "productCodes": ("ProductCodes", []),
-        "groupSet": ("Groups", [{"GroupId": group.id, "GroupName": group.name} for group in instance.security_groups]),
+        "groupSet": (
+            "Groups",
+            [{"GroupId": group.id, "GroupName": group.name} for group in instance.security_groups],
+        ),
         "blockDeviceMapping": ("BlockDeviceMappings", instance_view.devices(call, instance)),
     }
     if attribute not in values:
@@ -222,16 +228,21 @@ def modify_attribute(call: Call) -> dict[str, Any]:
         if name not in params:
             continue
         if name in STOPPED_ONLY and instance.state != "stopped":
-            raise AwsError("IncorrectInstanceState", f"The instance '{instance.id}' is not in the 'stopped' state.")
+            raise AwsError(
+                "IncorrectInstanceState", f"The instance '{instance.id}' is not in the 'stopped' state."
+            )
         setattr(instance, attribute, params[name].get("Value"))
     if "Groups" in params:
         backend = ec2_backends[call.account][call.region]
         backend.modify_instance_security_groups(instance.id, params["Groups"])
-    attached = {v.attachment.device: v.attachment for v in volumes.of_instance(call, instance.id) if v.attachment}
+    attached = {
+        v.attachment.device: v.attachment for v in volumes.of_instance(call, instance.id) if v.attachment
+    }
     for mapping in params.get("BlockDeviceMappings", []):
         if mapping.get("DeviceName") not in attached:
             raise AwsError(
-                "InvalidInstanceAttributeValue", f"No device is currently mapped at {mapping.get('DeviceName')}"
+                "InvalidInstanceAttributeValue",
+                f"No device is currently mapped at {mapping.get('DeviceName')}",
             )
         goes = mapping.get("Ebs", {}).get("DeleteOnTermination")
         if goes is not None:

@@ -2,8 +2,8 @@
 
 import json
 
-from moto.ec2 import ec2_backends
-from moto.kms.models import KmsBackend, Key, kms_backends
+from moto.ec2.models import ec2_backends
+from moto.kms.models import Key, KmsBackend, kms_backends
 
 from cpm.simulator.call import Call
 from cpm.simulator.sts import as_list, principal_matches

@@ -5,7 +5,7 @@ import ipaddress
 from typing import Any
 
 from moto.core.exceptions import ServiceException
-from moto.ec2 import ec2_backends
+from moto.ec2.models import ec2_backends
 from moto.ec2.models.instance_types import INSTANCE_TYPES
 from moto.ec2.models.instances import Instance
 from moto.ec2.utils import filter_iam_instance_profiles
@@ -39,7 +39,9 @@ def _launch(call: Call) -> str:
     zone = _check_network(call, count)
     _check_names(call)
     mappings = merged(call, image)
-    labels = {name: tags.specified(call, name, ALLOWED_TAGS) for name in ("instance", "volume", "network-interface")}
+    labels = {
+        name: tags.specified(call, name, ALLOWED_TAGS) for name in ("instance", "volume", "network-interface")
+    }
     backend = ec2_backends[call.account][call.region]
     reservation = backend.run_instances(
         image.id, count, user_data(params), [], **_moto_arguments(call, kind, zone, labels["instance"])
@@ -54,7 +56,9 @@ def _count(params: dict[str, Any]) -> int:
     if least < 1 or most < least:
         raise invalid(f"Value ({most}) for parameter maxCount is invalid.")
     if most > 1 and (params.get("PrivateIpAddress") or any("NetworkInterfaceId" in n for n in _nics(params))):
-        raise AwsError("InvalidParameterCombination", "Several instances cannot have the same address or interface")
+        raise AwsError(
+            "InvalidParameterCombination", "Several instances cannot have the same address or interface"
+        )
     return int(most)
 
 
@@ -77,7 +81,8 @@ def _check_type(kind: str, image: Image) -> None:
         raise AwsError("InvalidParameterCombination", f"Non-{image.virtualization} AMIs only for type {kind}")
     if known.get("NetworkInfo", {}).get("EnaSupport") == "required" and not image.ena:
         raise AwsError(
-            "InvalidParameterCombination", f"Enhanced networking with the Elastic Network Adapter is required for '{kind}'."
+            "InvalidParameterCombination",
+            f"Enhanced networking with the Elastic Network Adapter is required for '{kind}'.",
         )
 
 
@@ -131,7 +136,9 @@ def _check_interface(call: Call, backend: Any, nic: dict[str, Any]) -> str | Non
                 "InvalidParameter",
                 f"Security group {group_id} and subnet {subnet.id} belong to different networks.",
             )
-    addresses = [nic.get("PrivateIpAddress")] + [a["PrivateIpAddress"] for a in nic.get("PrivateIpAddresses", [])]
+    addresses = [nic.get("PrivateIpAddress")] + [
+        a["PrivateIpAddress"] for a in nic.get("PrivateIpAddresses", [])
+    ]
     for address in addresses:
         if address:
             _check_address(backend, subnet, address)
@@ -143,7 +150,9 @@ def _check_address(backend: Any, subnet: Any, address: str) -> None:
     try:
         ip = ipaddress.ip_address(address)
     except ValueError as malformed:
-        raise AwsError("InvalidParameterValue", f"invalid value for parameter address: [{address}]") from malformed
+        raise AwsError(
+            "InvalidParameterValue", f"invalid value for parameter address: [{address}]"
+        ) from malformed
     network = ipaddress.ip_network(subnet.cidr_block)
     if ip not in network:
         raise invalid(f"Address {address} does not fall within the subnet's address range")
@@ -158,7 +167,7 @@ def _check_address(backend: Any, subnet: Any, address: str) -> None:
 def _check_names(call: Call) -> None:
     params = call.params
     backend = ec2_backends[call.account][call.region]
-    if params.get("KeyName") and params["KeyName"] not in backend.keypairs:
+    if params.get("KeyName") and params["KeyName"] not in backend.key_pairs:
         raise AwsError("InvalidKeyPair.NotFound", f"The key pair '{params['KeyName']}' does not exist")
     group = params.get("Placement", {}).get("GroupName")
     if group and group not in placement_groups(call):
@@ -173,12 +182,16 @@ def _check_names(call: Call) -> None:
     if profile:
         try:
             filter_iam_instance_profiles(
-                call.account, partition="aws", iam_instance_profile_arn=profile.get("Arn"),
+                call.account,
+                partition="aws",
+                iam_instance_profile_arn=profile.get("Arn"),
                 iam_instance_profile_name=profile.get("Name"),
             )
         except ServiceException as absent:
             name = profile.get("Name") or profile.get("Arn")
-            raise invalid(f"Value ({name}) for parameter iamInstanceProfile.name is invalid. Invalid IAM Instance Profile name") from absent
+            raise invalid(
+                f"Value ({name}) for parameter iamInstanceProfile.name is invalid. Invalid IAM Instance Profile name"
+            ) from absent
 
 
 def placement_groups(call: Call) -> dict[str, dict[str, Any]]:
@@ -209,8 +222,10 @@ def merged(call: Call, image: Image) -> list[dict[str, Any]]:
     AWS: EC2 User Guide, Block device mappings: a device of the image may grow, change its type or vanish with
     NoDevice; a snapshot it has cannot be exchanged; others are added.
     """
-    found = {mapping["DeviceName"]: {**mapping, "Ebs": dict(mapping["Ebs"])} if "Ebs" in mapping else dict(mapping)
-             for mapping in image.mappings}
+    found = {
+        mapping["DeviceName"]: {**mapping, "Ebs": dict(mapping["Ebs"])} if "Ebs" in mapping else dict(mapping)
+        for mapping in image.mappings
+    }
     for change in call.params.get("BlockDeviceMappings", []):
         device = change.get("DeviceName")
         if not device:
@@ -222,7 +237,9 @@ def merged(call: Call, image: Image) -> list[dict[str, Any]]:
         elif "Ebs" in change and "Ebs" in found.get(device, {}):
             base = found[device]["Ebs"]
             if change["Ebs"].get("SnapshotId") not in (None, base.get("SnapshotId")):
-                raise AwsError("InvalidBlockDeviceMapping", f"snapshotId cannot be modified on device {device}")
+                raise AwsError(
+                    "InvalidBlockDeviceMapping", f"snapshotId cannot be modified on device {device}"
+                )
             if change["Ebs"].get("VolumeType") not in (None, base.get("VolumeType")):
                 base.pop("Iops", None)
                 base.pop("Throughput", None)
@@ -238,13 +255,17 @@ def _check_mapping(call: Call, image: Image, mapping: dict[str, Any]) -> None:
     ebs = mapping.get("Ebs")
     if ebs is None:
         if "VirtualName" not in mapping:
-            raise AwsError("InvalidBlockDeviceMapping", f"{mapping['DeviceName']} has neither Ebs nor VirtualName")
+            raise AwsError(
+                "InvalidBlockDeviceMapping", f"{mapping['DeviceName']} has neither Ebs nor VirtualName"
+            )
         return
     size = ebs.get("VolumeSize")
     if ebs.get("SnapshotId"):
         snapshot = call.state.snapshots.by_id.get(ebs["SnapshotId"])
         # Who may launch an AMI may use its snapshots, shared or not.
-        if snapshot is None or (ebs["SnapshotId"] not in image.snapshot_ids() and not snapshot.visible_to(call.account)):
+        if snapshot is None or (
+            ebs["SnapshotId"] not in image.snapshot_ids() and not snapshot.visible_to(call.account)
+        ):
             raise AwsError("InvalidSnapshot.NotFound", f"The snapshot '{ebs['SnapshotId']}' does not exist.")
         size = size or snapshot.size
         if size < snapshot.size:
@@ -310,13 +331,22 @@ def _default_group(call: Call) -> list[str]:
         return []
     backend = ec2_backends[call.account][call.region]
     subnet_id = call.params.get("SubnetId")
-    vpc = backend.get_subnet(subnet_id).vpc_id if subnet_id else getattr(backend.get_default_vpc(), "id", None)
+    vpc = (
+        backend.get_subnet(subnet_id).vpc_id if subnet_id else getattr(backend.get_default_vpc(), "id", None)
+    )
     if vpc is None:
         raise AwsError("VPCIdNotSpecified", "No default VPC for this user.")
-    return [backend.get_default_security_group(vpc).id]
+    group = backend.get_default_security_group(vpc)
+    return [group.id] if group is not None else []
 
 
-def _finish(call: Call, instance: Instance, image: Image, mappings: list[dict[str, Any]], labels: dict[str, dict[str, str]]) -> None:
+def _finish(
+    call: Call,
+    instance: Instance,
+    image: Image,
+    mappings: list[dict[str, Any]],
+    labels: dict[str, dict[str, str]],
+) -> None:
     params = call.params
     backend = ec2_backends[call.account][call.region]
     instance.architecture, instance.platform = image.architecture, image.platform
@@ -349,7 +379,9 @@ def _finish(call: Call, instance: Instance, image: Image, mappings: list[dict[st
         )
 
 
-def _attach_new(call: Call, instance: Instance, image: Image, mapping: dict[str, Any], labels: dict[str, str]) -> None:
+def _attach_new(
+    call: Call, instance: Instance, image: Image, mapping: dict[str, Any], labels: dict[str, str]
+) -> None:
     ebs = mapping["Ebs"]
     snapshot = call.state.snapshots.by_id.get(ebs.get("SnapshotId", ""))
     shared = snapshot is not None and not snapshot.visible_to(call.account)

@@ -18,7 +18,9 @@ def _pattern(value: str) -> re.Pattern[str]:
     """AWS: EC2 User Guide, Filtering: ``*`` and ``?`` are wildcards, a backslash takes them literally."""
     parts = re.split(r"(\\[*?\\]|[*?])", value)
     wild = {"*": ".*", "?": "."}
-    return re.compile("".join(wild.get(part) or re.escape(part[1:] if part[:1] == "\\" else part) for part in parts), re.S)
+    return re.compile(
+        "".join(wild.get(part) or re.escape(part[1:] if part[:1] == "\\" else part) for part in parts), re.S
+    )
 
 
 def _equal(actual: Any, wanted: list[str]) -> bool:
@@ -29,7 +31,10 @@ def _equal(actual: Any, wanted: list[str]) -> bool:
     if isinstance(actual, list | set | tuple):
         return any(_equal(one, wanted) for one in actual)
     text = str(actual)
-    return any(text == value or (("*" in value or "?" in value) and _pattern(value).fullmatch(text)) for value in wanted)
+    return any(
+        text == value or (("*" in value or "?" in value) and _pattern(value).fullmatch(text))
+        for value in wanted
+    )
 
 
 def matching(
@@ -62,16 +67,22 @@ def matching(
     return [item for item in items if passes(item)]
 
 
-def page(items: list[T], params: dict[str, Any], ids: str, least: int = 5, most: int = 1000) -> tuple[list[T], str | None]:
+def page(
+    items: list[T], params: dict[str, Any], ids: str, least: int = 5, most: int = 1000
+) -> tuple[list[T], str | None]:
     """One page and the token of the next. The token marks an object, so objects that vanish shift nothing.
 
     AWS: EC2 API Reference, Pagination: MaxResults 5 to 1000, and not together with a list of ids.
     """
     token, limit = params.get("NextToken"), params.get("MaxResults")
     if limit is not None and params.get(ids):
-        raise AwsError("InvalidParameterCombination", f"The parameter {ids} cannot be used with the parameter MaxResults")
+        raise AwsError(
+            "InvalidParameterCombination", f"The parameter {ids} cannot be used with the parameter MaxResults"
+        )
     if limit is not None and limit < least:
-        raise invalid(f"Value ( {limit} ) for parameter maxResults is invalid. Expecting a value greater than {least - 1}.")
+        raise invalid(
+            f"Value ( {limit} ) for parameter maxResults is invalid. Expecting a value greater than {least - 1}."
+        )
     if token:
         after = _serial(token)
         items = [item for item in items if item.serial > after]

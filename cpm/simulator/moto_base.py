@@ -6,7 +6,6 @@ from typing import Any
 import structlog
 from moto import backends
 from moto.ec2.models.instances import Instance
-from moto.moto_server import werkzeug_app
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 
 from cpm.simulator.errors import AwsError
@@ -22,11 +21,11 @@ def patch() -> None:
     """Prepares moto in this process. Called once, before the first request."""
     # moto lists a folder on every request to know its own services.
     known = list(backends.list_of_moto_modules())
-    backends.list_of_moto_modules = lambda: known
-    werkzeug_app.backends.list_of_moto_modules = backends.list_of_moto_modules
-    Instance.setup_defaults = Instance.teardown_defaults = _no_volumes
+    setattr(backends, "list_of_moto_modules", lambda: known)  # noqa: B010 - mypy forbids the plain assignment
+    setattr(Instance, "setup_defaults", _no_volumes)  # noqa: B010
+    setattr(Instance, "teardown_defaults", _no_volumes)  # noqa: B010
     # Addresses go back when an interface is deleted; the collector may run much later, or at the end of the process.
-    Instance.__del__ = _no_volumes
+    setattr(Instance, "__del__", _no_volumes)  # noqa: B010
 
 
 def application() -> DomainDispatcherApplication:
@@ -42,7 +41,12 @@ def as_aws_error(error: Exception) -> AwsError:
 
 
 def answer(
-    app: DomainDispatcherApplication, environ: dict[str, Any], body: bytes, account: str, service: str, action: str
+    app: DomainDispatcherApplication,
+    environ: dict[str, Any],
+    body: bytes,
+    account: str,
+    service: str,
+    action: str,
 ) -> tuple[int, list[tuple[str, str]], bytes]:
     """What moto answers. What it does not implement becomes UnsupportedOperation, never a page of HTML."""
     inner = {key: value for key, value in environ.items() if key != "HTTP_USER_AGENT"}
@@ -53,7 +57,7 @@ def answer(
     seen: dict[str, Any] = {}
 
     def start(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
-        seen.update(status=int(status.split()[0]), headers=headers)
+        seen.update(status=int(status.split(maxsplit=1)[0]), headers=headers)
         return lambda data: None
 
     unsupported = AwsError("UnsupportedOperation", f"The simulator does not offer {service} {action}.")
@@ -65,7 +69,9 @@ def answer(
     except Exception as broken:
         log.exception("moto failed", service=service, action=action)
         raise unsupported from broken
-    kind = dict((name.lower(), value) for name, value in seen["headers"]).get("content-type", "")
-    if seen["status"] >= 500 or (seen["status"] == 404 and (not content or kind.startswith("text/html")) and service != "s3"):
+    kind = {name.lower(): value for name, value in seen["headers"]}.get("content-type", "")
+    if seen["status"] >= 500 or (
+        seen["status"] == 404 and (not content or kind.startswith("text/html")) and service != "s3"
+    ):
         raise unsupported
     return seen["status"], seen["headers"], content

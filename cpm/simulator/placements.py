@@ -31,7 +31,11 @@ def describe_groups(call: Call) -> dict[str, Any]:
     for name in names:
         if name not in groups:
             raise AwsError("InvalidPlacementGroup.Unknown", f"The placement group '{name}' is unknown.")
-    shown = [g for g in groups.values() if (not names or g["GroupName"] in names) and (not ids or g["GroupId"] in ids)]
+    shown = [
+        g
+        for g in groups.values()
+        if (not names or g["GroupName"] in names) and (not ids or g["GroupId"] in ids)
+    ]
     return {"PlacementGroups": shown}
 
 
@@ -54,12 +58,16 @@ def describe_regions(call: Call) -> dict[str, Any]:
         if (wanted and region.name not in wanted) or (disabled and not everything):
             continue
         status = "not-opted-in" if disabled else "opt-in-not-required"
-        shown.append({"RegionName": region.name, "Endpoint": f"ec2.{region.name}.amazonaws.com", "OptInStatus": status})
+        shown.append(
+            {"RegionName": region.name, "Endpoint": f"ec2.{region.name}.amazonaws.com", "OptInStatus": status}
+        )
     missing = set(wanted or []) - {region["RegionName"] for region in shown}
     if missing:
         raise invalid(f"Invalid region(s): {', '.join(sorted(missing))}")
     for one in call.params.get("Filters", []):
-        key = {"region-name": "RegionName", "endpoint": "Endpoint", "opt-in-status": "OptInStatus"}.get(one["Name"])
+        key = {"region-name": "RegionName", "endpoint": "Endpoint", "opt-in-status": "OptInStatus"}.get(
+            one["Name"]
+        )
         if key is None:
             raise invalid(f"The filter '{one['Name']}' is invalid")
         shown = [region for region in shown if region[key] in one["Values"]]

@@ -7,7 +7,7 @@ The writers are compiled once for each shape, because describing thousands of sn
 import json
 from collections.abc import Callable
 from datetime import datetime
-from functools import lru_cache
+from functools import cache
 from typing import Any
 from xml.sax.saxutils import escape
 
@@ -20,13 +20,13 @@ Writer = Callable[[Any, list[str]], None]
 Tree = dict[str, Any]
 
 
-@lru_cache(maxsize=None)
+@cache
 def service_model(service: str) -> ServiceModel:
     """The newest model of a service, by its botocore name."""
     return ServiceModel(Loader().load_service_model(service, "service-2"), service)
 
 
-@lru_cache(maxsize=None)
+@cache
 def operation_model(service: str, action: str) -> OperationModel:
     """The model of one action."""
     return service_model(service).operation_model(action)
@@ -134,12 +134,14 @@ def write_xml(service: str, action: str, result: dict[str, Any], request_id: str
         out.append(f'<{action}Response xmlns="{space}"><{action}Result>')
         if operation.output_shape is not None:
             _members(service, operation.output_shape.name)(result, out)
-        out.append(f"</{action}Result><ResponseMetadata><RequestId>{request_id}</RequestId></ResponseMetadata>")
+        out.append(
+            f"</{action}Result><ResponseMetadata><RequestId>{request_id}</RequestId></ResponseMetadata>"
+        )
     out.append(f"</{action}Response>")
     return "".join(out).encode()
 
 
-@lru_cache(maxsize=None)
+@cache
 def _members(service: str, shape_name: str) -> Writer:
     """Writer of a structure's members, without the element around them."""
     shape = service_model(service).shape_for(shape_name)
@@ -223,7 +225,9 @@ def write_error(service: str, error: AwsError, request_id: str) -> tuple[bytes, 
             f"<RequestID>{request_id}</RequestID></Response>"
         )
     elif service in ("ssm", "kms", "ebs"):
-        body = json.dumps({"__type": error.code, "message": error.message, "Message": error.message, **error.extra})
+        body = json.dumps(
+            {"__type": error.code, "message": error.message, "Message": error.message, **error.extra}
+        )
         return body.encode(), {"Content-Type": "application/x-amz-json-1.1", "x-amzn-ErrorType": error.code}
     elif service == "s3":
         body = f"<Error><Code>{code}</Code><Message>{message}</Message><RequestId>{request_id}</RequestId></Error>"
@@ -233,4 +237,3 @@ def write_error(service: str, error: AwsError, request_id: str) -> tuple[bytes, 
             f"<RequestId>{request_id}</RequestId></ErrorResponse>"
         )
     return body.encode(), {"Content-Type": "text/xml;charset=UTF-8"}
-

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from moto.ec2 import ec2_backends
+from moto.ec2.models import ec2_backends
 
 from cpm.simulator import kms, tags
 from cpm.simulator.call import Call
@@ -41,7 +41,9 @@ def source_of(call: Call, snapshot_id: str, region: str) -> Snapshot:
     if source is None or source.region != region or not source.visible_to(call.account):
         raise not_found(snapshot_id)
     if source.state != "completed":
-        raise AwsError("IncorrectState", f"Snapshot {source.id} is in the '{source.state}' state; it must be 'completed'")
+        raise AwsError(
+            "IncorrectState", f"Snapshot {source.id} is in the '{source.state}' state; it must be 'completed'"
+        )
     return source
 
 
@@ -69,7 +71,9 @@ def make(
 ) -> Snapshot:
     """The copy, in the caller's account and region. A key that cannot be used makes it end in ``error``."""
     if key and not (encrypted or source.encrypted):
-        raise AwsError("InvalidParameterDependency", "The parameter KmsKeyId requires the parameter Encrypted to be set.")
+        raise AwsError(
+            "InvalidParameterDependency", "The parameter KmsKeyId requires the parameter Encrypted to be set."
+        )
     arn, failure = _key(call, source, encrypted, key)
     if call.world.faults.snapshot_fails(call.action, call.account, call.region, source.volume_id):
         failure = failure or "injected failure"

@@ -38,7 +38,9 @@ def owned(call: Call, snapshot_id: str) -> Snapshot:
     return snapshot
 
 
-def take(call: Call, volume: Volume, description: str, labels: dict[str, str], kind: str = "snapshot") -> Snapshot:
+def take(
+    call: Call, volume: Volume, description: str, labels: dict[str, str], kind: str = "snapshot"
+) -> Snapshot:
     """The point-in-time copy of a volume: what is written to it later does not reach the snapshot."""
     fails = call.world.faults.snapshot_fails(call.action, call.account, call.region, volume.id)
     snapshot = Snapshot(
@@ -106,12 +108,16 @@ def create_many(call: Call) -> dict[str, Any]:
     return {"Snapshots": answers}
 
 
-def _not_excluded(root_device: str | None, attached: list[Volume], specification: dict[str, Any]) -> list[Volume]:
+def _not_excluded(
+    root_device: str | None, attached: list[Volume], specification: dict[str, Any]
+) -> list[Volume]:
     roots = {v.id for v in attached if v.attachment and v.attachment.device == root_device}
     excluded = set(specification.get("ExcludeDataVolumeIds", []))
     unknown = excluded - {volume.id for volume in attached}
     if unknown or excluded & roots:
-        raise invalid(f"{', '.join(sorted(unknown or excluded & roots))} is not a data volume of the instance")
+        raise invalid(
+            f"{', '.join(sorted(unknown or excluded & roots))} is not a data volume of the instance"
+        )
     if specification.get("ExcludeBootVolume"):
         excluded |= roots
     chosen = [volume for volume in attached if volume.id not in excluded]
@@ -122,7 +128,17 @@ def _not_excluded(root_device: str | None, attached: list[Volume], specification
 
 def _info(call: Call, snapshot: Snapshot) -> dict[str, Any]:
     info = shown(call, snapshot)
-    fields = ("Description", "Encrypted", "VolumeId", "State", "VolumeSize", "StartTime", "Progress", "OwnerId", "SnapshotId")
+    fields = (
+        "Description",
+        "Encrypted",
+        "VolumeId",
+        "State",
+        "VolumeSize",
+        "StartTime",
+        "Progress",
+        "OwnerId",
+        "SnapshotId",
+    )
     return {"Tags": info.get("Tags", []), **{name: info[name] for name in fields}}
 
 
@@ -193,7 +209,11 @@ def describe(call: Call) -> dict[str, Any]:
 
 def _restorable(snapshot: Snapshot, account: str, users: list[str]) -> bool:
     named = {account if user == "self" else user for user in users}
-    return ("all" in named and snapshot.public) or snapshot.account in named or bool(snapshot.shared_with & named)
+    return (
+        ("all" in named and snapshot.public)
+        or snapshot.account in named
+        or bool(snapshot.shared_with & named)
+    )
 
 
 def delete(call: Call) -> dict[str, Any]:
@@ -201,7 +221,9 @@ def delete(call: Call) -> dict[str, Any]:
     snapshot = owned(call, call.params["SnapshotId"])
     for image in call.state.images.at(call.account, call.region).values():
         if snapshot.id in image.snapshot_ids():
-            raise AwsError("InvalidSnapshot.InUse", f"The snapshot {snapshot.id} is currently in use by {image.id}")
+            raise AwsError(
+                "InvalidSnapshot.InUse", f"The snapshot {snapshot.id} is currently in use by {image.id}"
+            )
     remove(call, snapshot)
     return {}
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from moto.ec2 import ec2_backends
+from moto.ec2.models import ec2_backends
 from moto.ssm.models import ssm_backends
 
 from cpm.simulator import images, snapshots, volumes
@@ -98,7 +98,9 @@ def _targets(call: Call) -> list[str]:
         if key == "InstanceIds":
             ids += values
         elif key.startswith("tag:"):
-            ids += [i for i, labels in tag_store.items() if i.startswith("i-") and labels.get(key[4:]) in values]
+            ids += [
+                i for i, labels in tag_store.items() if i.startswith("i-") and labels.get(key[4:]) in values
+            ]
     return list(dict.fromkeys(ids))
 
 
@@ -110,11 +112,19 @@ def send_command(call: Call) -> dict[str, Any]:
     ids = _targets(call)
     unknown = [instance_id for instance_id in ids if not registered(call, instance_id)]
     if unknown or not ids:
-        raise AwsError("InvalidInstanceId", f"Instances [[{', '.join(unknown)}]] not in a valid state for account {call.account}")
+        raise AwsError(
+            "InvalidInstanceId",
+            f"Instances [[{', '.join(unknown)}]] not in a valid state for account {call.account}",
+        )
     parameters = call.params.get("Parameters", {})
     command = Command(
-        id=str(uuid.uuid4()), account=call.account, region=call.region, document=document,
-        parameters=parameters, comment=call.params.get("Comment", ""), requested=now(),
+        id=str(uuid.uuid4()),
+        account=call.account,
+        region=call.region,
+        document=document,
+        parameters=parameters,
+        comment=call.params.get("Comment", ""),
+        requested=now(),
     )
     limit = float((parameters.get("executionTimeout") or ["3600"])[0])
     for instance_id in ids:
@@ -125,8 +135,12 @@ def send_command(call: Call) -> dict[str, Any]:
         seconds = result.get("seconds", call.state.timing.command_seconds)
         command.invocations.append(
             Invocation(
-                instance_id, Settling(now(), seconds), result.get("exit_code", 0), stdout,
-                result.get("stderr", ""), limit,
+                instance_id,
+                Settling(now(), seconds),
+                result.get("exit_code", 0),
+                stdout,
+                result.get("stderr", ""),
+                limit,
             )
         )
     call.state.commands[command.id] = command
@@ -157,16 +171,30 @@ def _vss(call: Call, instance_id: str, parameters: dict[str, list[str]]) -> str:
         own = {"Device": device, "AppConsistent": "True", **labels}
         taken = snapshots.take(call, volume, asked("description"), own)
         lines.append(f"SnapshotId: {taken.id}  VolumeId: {volume.id}  Device: {device}")
-        ebs = {"SnapshotId": taken.id, "VolumeSize": volume.size, "VolumeType": volume.type,
-               "DeleteOnTermination": volume.attachment.delete_on_termination, "Encrypted": volume.encrypted}
+        ebs = {
+            "SnapshotId": taken.id,
+            "VolumeSize": volume.size,
+            "VolumeType": volume.type,
+            "DeleteOnTermination": volume.attachment.delete_on_termination,
+            "Encrypted": volume.encrypted,
+        }
         mappings.append({"DeviceName": device, "Ebs": ebs})
     if asked("CreateAmi").lower() == "true":
         image = Image(
-            id=new_id("ami"), account=call.account, region=call.region,
-            name=asked("AmiName") or f"VSS-{instance_id}-{now():%Y%m%d%H%M%S}", description=asked("description"),
-            architecture=instance.architecture, root_device=instance.root_device_name,
-            virtualization=instance.virtualization_type, ena=True, platform=instance.platform, boot_mode=None,
-            mappings=mappings, settling=call.world.settling("image"), source_instance=instance_id,
+            id=new_id("ami"),
+            account=call.account,
+            region=call.region,
+            name=asked("AmiName") or f"VSS-{instance_id}-{now():%Y%m%d%H%M%S}",
+            description=asked("description"),
+            architecture=instance.architecture,
+            root_device=instance.root_device_name,
+            virtualization=instance.virtualization_type,
+            ena=True,
+            platform=instance.platform,
+            boot_mode=None,
+            mappings=mappings,
+            settling=call.world.settling("image"),
+            source_instance=instance_id,
         )
         images.add(call, image, {"AppConsistent": "True", **labels})
         lines.append(f"ImageId: {image.id}")
@@ -206,9 +234,15 @@ def get_command_invocation(call: Call) -> dict[str, Any]:
     """AWS: Systems Manager API Reference, GetCommandInvocation."""
     command = call.state.commands.get(call.params["CommandId"])
     here = command is not None and (command.account, command.region) == (call.account, call.region)
-    found = [i for i in command.invocations if i.instance_id == call.params["InstanceId"]] if here and command else []
+    found = (
+        [i for i in command.invocations if i.instance_id == call.params["InstanceId"]]
+        if here and command
+        else []
+    )
     if not found or command is None:
-        raise AwsError("InvocationDoesNotExist", "The command ID and managed node ID did not match any invocations.")
+        raise AwsError(
+            "InvocationDoesNotExist", "The command ID and managed node ID did not match any invocations."
+        )
     one = found[0]
     over = one.finished and one.status in ("Success", "Failed")
     return {
@@ -219,7 +253,9 @@ def get_command_invocation(call: Call) -> dict[str, Any]:
         "DocumentVersion": "$DEFAULT",
         "PluginName": DOCUMENTS.get(command.document, ("", "aws:runShellScript"))[1],
         "ResponseCode": one.exit_code if over else -1,
-        "ExecutionStartDateTime": one.settling.start.strftime("%Y-%m-%dT%H:%M:%SZ") if one.status != "Pending" else "",
+        "ExecutionStartDateTime": one.settling.start.strftime("%Y-%m-%dT%H:%M:%SZ")
+        if one.status != "Pending"
+        else "",
         "ExecutionEndDateTime": one.settling.end.strftime("%Y-%m-%dT%H:%M:%SZ") if one.finished else "",
         "Status": one.status,
         "StatusDetails": DETAILS.get(one.status, one.status),
@@ -234,24 +270,32 @@ def get_command_invocation(call: Call) -> dict[str, Any]:
 def list_command_invocations(call: Call) -> dict[str, Any]:
     """AWS: Systems Manager API Reference, ListCommandInvocations; output only with Details, cut at 2,500."""
     wanted, instance_id = call.params.get("CommandId"), call.params.get("InstanceId")
-    commands = [_find(call, wanted)] if wanted else [
-        c for c in call.state.commands.values() if (c.account, c.region) == (call.account, call.region)
-    ]
+    commands = (
+        [_find(call, wanted)]
+        if wanted
+        else [c for c in call.state.commands.values() if (c.account, c.region) == (call.account, call.region)]
+    )
     found = []
     for command in commands:
         for one in command.invocations:
             if instance_id not in (None, one.instance_id):
                 continue
-            entry = {
-                "CommandId": command.id, "InstanceId": one.instance_id, "Comment": command.comment,
-                "DocumentName": command.document, "RequestedDateTime": command.requested,
-                "Status": one.status, "StatusDetails": DETAILS.get(one.status, one.status), "CommandPlugins": [],
+            entry: dict[str, Any] = {
+                "CommandId": command.id,
+                "InstanceId": one.instance_id,
+                "Comment": command.comment,
+                "DocumentName": command.document,
+                "RequestedDateTime": command.requested,
+                "Status": one.status,
+                "StatusDetails": DETAILS.get(one.status, one.status),
+                "CommandPlugins": [],
             }
             if call.params.get("Details"):
                 output = one.stdout + (f"\n----------ERROR-------\n{one.stderr}" if one.stderr else "")
                 plugin = {
                     "Name": DOCUMENTS.get(command.document, ("", "aws:runShellScript"))[1],
-                    "Status": one.status, "StatusDetails": DETAILS.get(one.status, one.status),
+                    "Status": one.status,
+                    "StatusDetails": DETAILS.get(one.status, one.status),
                     "ResponseCode": one.exit_code if one.finished else -1,
                     "Output": output[:2500] if one.finished else "",
                 }
@@ -288,9 +332,14 @@ def describe_instance_information(call: Call) -> dict[str, Any]:
             continue
         shown.append(
             {
-                "InstanceId": instance_id, "PingStatus": "Online", "LastPingDateTime": now(),
-                "AgentVersion": "3.3.0.0", "IsLatestVersion": True, "ResourceType": "EC2Instance",
-                "PlatformType": agent.get("platform", "Linux"), "PlatformName": agent.get("platform", "Linux"),
+                "InstanceId": instance_id,
+                "PingStatus": "Online",
+                "LastPingDateTime": now(),
+                "AgentVersion": "3.3.0.0",
+                "IsLatestVersion": True,
+                "ResourceType": "EC2Instance",
+                "PlatformType": agent.get("platform", "Linux"),
+                "PlatformName": agent.get("platform", "Linux"),
                 "ComputerName": f"{instance_id}.simulated",
             }
         )

@@ -64,7 +64,9 @@ def assume_role(call: Call) -> dict[str, Any]:
 
 def _denied(caller: str, role: str) -> AwsError:
     return AwsError(
-        "AccessDenied", f"User: {caller} is not authorized to perform: sts:AssumeRole on resource: {role}", 403
+        "AccessDenied",
+        f"User: {caller} is not authorized to perform: sts:AssumeRole on resource: {role}",
+        403,
     )
 
 
@@ -74,7 +76,8 @@ def _trusts(document: str, caller: dict[str, Any], external_id: str | None) -> b
     verdicts = [
         statement["Effect"]
         for statement in (statements if isinstance(statements, list) else [statements])
-        if "sts:AssumeRole" in as_list(statement.get("Action")) + (["sts:AssumeRole"] if _any(statement) else [])
+        if "sts:AssumeRole"
+        in as_list(statement.get("Action")) + (["sts:AssumeRole"] if _any(statement) else [])
         and principal_matches(statement.get("Principal"), caller["Account"], caller["Arn"])
         and _conditions_hold(statement.get("Condition", {}), external_id)
     ]
@@ -105,7 +108,10 @@ def _conditions_hold(conditions: dict[str, Any], external_id: str | None) -> boo
     for operator, tests in conditions.items():
         for key, wanted in tests.items():
             # Only the condition that CPM's roles carry is understood; any other refuses, never lets in.
-            if key.lower() != "sts:externalid" or operator not in ("StringEquals", "ForAnyValue:StringEquals"):
+            if key.lower() != "sts:externalid" or operator not in (
+                "StringEquals",
+                "ForAnyValue:StringEquals",
+            ):
                 return False
             if external_id not in as_list(wanted):
                 return False

@@ -2,8 +2,7 @@
 
 from typing import Any
 
-from moto.ec2 import ec2_backends
-from moto.ec2.models import validate_resource_ids
+from moto.ec2.models import ec2_backends, validate_resource_ids
 
 from cpm.simulator.call import Call
 from cpm.simulator.errors import AwsError, invalid

@@ -45,7 +45,9 @@ def change(target: Timing | Limits, wanted: dict[str, Any]) -> dict[str, Any]:
     known = {field.name: field.type for field in fields(target)}
     for name, value in wanted.items():
         if name not in known or not isinstance(value, int | float) or value < 0:
-            raise AwsError("BadControl", f"{name}={value!r} is not one of {', '.join(known)} with a number >= 0")
+            raise AwsError(
+                "BadControl", f"{name}={value!r} is not one of {', '.join(known)} with a number >= 0"
+            )
         setattr(target, name, type(getattr(target, name))(value))
     return asdict(target)
 

@@ -3,7 +3,7 @@
 AWS: EBS User Guide, Amazon EBS volume types.
 """
 
-from functools import lru_cache
+from functools import cache
 
 from moto.ec2.models.availability_zones_and_regions import RegionsAndZonesBackend
 
@@ -34,14 +34,17 @@ def check(kind: str, size: int, iops: int | None, throughput: int | None) -> Non
         raise AwsError("MissingParameter", f"The request must contain the parameter iops for {kind} volumes")
     if iops is not None:
         if kind not in IOPS:
-            raise AwsError("InvalidParameterCombination", f"The parameter iops is not supported for {kind} volumes.")
+            raise AwsError(
+                "InvalidParameterCombination", f"The parameter iops is not supported for {kind} volumes."
+            )
         fewest, largest, per_gib = IOPS[kind]
         if not fewest <= iops <= largest or iops > max(fewest, per_gib * size):
             raise invalid(f"Volume iops of {iops} is invalid for a {kind} volume of {size} GiB")
     if throughput is not None:
         if kind != "gp3":
             raise AwsError(
-                "InvalidParameterCombination", f"The parameter throughput is not supported for {kind} volumes."
+                "InvalidParameterCombination",
+                f"The parameter throughput is not supported for {kind} volumes.",
             )
         if not 125 <= throughput <= 2000:
             raise invalid(f"Throughput of {throughput} is invalid; it must be between 125 and 2000")
@@ -59,7 +62,7 @@ def default_throughput(kind: str) -> int | None:
     return 125 if kind == "gp3" else None
 
 
-@lru_cache(maxsize=None)
+@cache
 def zones(region: str) -> frozenset[str]:
     """Names of a region's availability zones."""
     return frozenset(zone.name for zone in RegionsAndZonesBackend.zones.get(region, []))

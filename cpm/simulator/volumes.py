@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from moto.ec2 import ec2_backends
 from moto.ec2.exceptions import InvalidInstanceIdError
+from moto.ec2.models import ec2_backends
 from moto.ec2.models.instances import Instance
 
 from cpm.simulator import kms, tags
@@ -11,8 +11,8 @@ from cpm.simulator.call import Call
 from cpm.simulator.errors import AwsError, invalid, missing
 from cpm.simulator.listing import matching, page
 from cpm.simulator.timing import now
-from cpm.simulator.volume_rules import default_iops, default_throughput, zones
 from cpm.simulator.volume_rules import check as check_shape
+from cpm.simulator.volume_rules import default_iops, default_throughput, zones
 from cpm.simulator.world import Attachment, Snapshot, Volume, new_id
 
 
@@ -29,7 +29,7 @@ def find(call: Call, volume_id: str) -> Volume:
 def usable_snapshot(call: Call, snapshot_id: str) -> Snapshot:
     """A completed snapshot that the caller may make volumes from."""
     if not snapshot_id.startswith("snap-"):
-        raise AwsError("InvalidSnapshotID.Malformed", f"Invalid id: \"{snapshot_id}\" (expecting \"snap-...\")")
+        raise AwsError("InvalidSnapshotID.Malformed", f'Invalid id: "{snapshot_id}" (expecting "snap-...")')
     snapshot = call.state.snapshots.by_id.get(snapshot_id)
     if snapshot is None or snapshot.region != call.region or not snapshot.visible_to(call.account):
         raise AwsError("InvalidSnapshot.NotFound", f"The snapshot '{snapshot_id}' does not exist.")
@@ -48,7 +48,9 @@ def make(call: Call, zone: str, wanted: dict[str, Any]) -> Volume:
     if size is None:
         raise missing("size or snapshotId")
     if snapshot and size < snapshot.size:
-        raise invalid(f"Volume of size {size}GB is smaller than snapshot '{snapshot.id}', expect size>= {snapshot.size}GB")
+        raise invalid(
+            f"Volume of size {size}GB is smaller than snapshot '{snapshot.id}', expect size>= {snapshot.size}GB"
+        )
     kind = wanted.get("VolumeType") or "gp2"
     iops, throughput = wanted.get("Iops"), wanted.get("Throughput")
     check_shape(kind, size, iops, throughput)
@@ -72,10 +74,14 @@ def make(call: Call, zone: str, wanted: dict[str, Any]) -> Volume:
     return call.state.volumes.add(volume)
 
 
-def _encryption(call: Call, wanted: dict[str, Any], snapshot: Snapshot | None) -> tuple[bool, str | None, str | None]:
+def _encryption(
+    call: Call, wanted: dict[str, Any], snapshot: Snapshot | None
+) -> tuple[bool, str | None, str | None]:
     by_default = bool(ec2_backends[call.account][call.region].ebs_encryption_by_default)
     if wanted.get("KmsKeyId") and wanted.get("Encrypted") is False:
-        raise AwsError("InvalidParameterDependency", "The parameter KmsKeyId requires the parameter Encrypted to be set.")
+        raise AwsError(
+            "InvalidParameterDependency", "The parameter KmsKeyId requires the parameter Encrypted to be set."
+        )
     inherited = snapshot.kms_key_id if snapshot else None
     # Reading an encrypted snapshot needs its key, even when the volume gets another.
     failure = kms.caller_can_use(call, inherited) if inherited else None
@@ -158,7 +164,9 @@ LOOKUPS = {
     "attachment.instance-id": lambda volume: volume.attachment and volume.attachment.instance_id,
     "attachment.device": lambda volume: volume.attachment and volume.attachment.device,
     "attachment.status": lambda volume: volume.attachment and "attached",
-    "attachment.delete-on-termination": lambda volume: volume.attachment and volume.attachment.delete_on_termination,
+    "attachment.delete-on-termination": lambda volume: (
+        volume.attachment and volume.attachment.delete_on_termination
+    ),
 }
 
 
@@ -172,7 +180,9 @@ def describe(call: Call) -> dict[str, Any]:
             if hidden("DescribeVolumes", call.account, call.region, volume.created):
                 raise AwsError("InvalidVolume.NotFound", f"The volume '{volume.id}' does not exist.")
     else:
-        chosen = [v for v in here.values() if not hidden("DescribeVolumes", call.account, call.region, v.created)]
+        chosen = [
+            v for v in here.values() if not hidden("DescribeVolumes", call.account, call.region, v.created)
+        ]
     chosen = matching(chosen, call.params.get("Filters", []), LOOKUPS, call.world.tags)
     part, token = page(chosen, call.params, "VolumeIds")
     return {"Volumes": [shown(call, volume) for volume in part], "NextToken": token}
@@ -211,7 +221,9 @@ def attach(call: Call) -> dict[str, Any]:
             f"The volume '{volume.id}' is not in the same availability zone as instance '{instance.id}'",
         )
     device = call.params["Device"]
-    if any(other.attachment and other.attachment.device == device for other in of_instance(call, instance.id)):
+    if any(
+        other.attachment and other.attachment.device == device for other in of_instance(call, instance.id)
+    ):
         raise invalid(f"Invalid value '{device}' for unixDevice. Attachment point {device} is already in use")
     volume.attachment = Attachment(instance.id, device, now(), delete_on_termination=False)
     return shown_attachment(volume, "attaching")
@@ -231,7 +243,10 @@ def detach(call: Call) -> dict[str, Any]:
         )
     instance = instance_of(call, held.instance_id)
     if held.device == instance.root_device_name and instance.state == "running":
-        raise AwsError("OperationNotPermitted", f"Unable to detach root volume '{volume.id}' from instance '{instance.id}'")
+        raise AwsError(
+            "OperationNotPermitted",
+            f"Unable to detach root volume '{volume.id}' from instance '{instance.id}'",
+        )
     result = shown_attachment(volume, "detaching")
     volume.attachment = None
     return result
@@ -241,7 +256,9 @@ def delete(call: Call) -> dict[str, Any]:
     """AWS: EC2 API Reference, DeleteVolume."""
     volume = find(call, call.params["VolumeId"])
     if volume.attachment:
-        raise AwsError("VolumeInUse", f"Volume {volume.id} is currently attached to {volume.attachment.instance_id}")
+        raise AwsError(
+            "VolumeInUse", f"Volume {volume.id} is currently attached to {volume.attachment.instance_id}"
+        )
     if volume.state == "creating":
         raise AwsError("IncorrectState", f"Volume '{volume.id}' is in the 'creating' state.")
     remove(call, volume)

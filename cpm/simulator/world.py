@@ -11,7 +11,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
-from moto.ec2 import ec2_backends
+from moto.ec2.models import ec2_backends
 
 from cpm.simulator.blocks import GIB, BlockMap, BlockStore
 from cpm.simulator.calls import CallLog
@@ -171,13 +171,23 @@ class Launch:
 
 
 class Placed(Protocol):
-    id: str
-    account: str
-    region: str
-    serial: int
+    """What has an id, an owner, a region and a place in the order of creation."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def account(self) -> str: ...
+    @property
+    def region(self) -> str: ...
+    @property
+    def serial(self) -> int: ...
 
 
-T = TypeVar("T", bound=Placed)
+class Shelved(Placed, Protocol):
+    serial: int  # given by the shelf
+
+
+T = TypeVar("T", bound=Shelved)
 
 
 class Shelf(Generic[T]):
