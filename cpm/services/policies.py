@@ -13,7 +13,7 @@ from cpm.lib.errors import NotFound, ValidationFailed
 from cpm.lib.names import Problem, name_problems
 from cpm.lib.states import AutoRemove, ConsideredSuccessful
 from cpm.models import Account, Actor, CustomTag, Policy, PolicySchedule, Schedule
-from cpm.services import regions, run_times, scope
+from cpm.services import backup_deletion, regions, run_times, scope
 
 log = structlog.get_logger(__name__)
 
@@ -111,6 +111,19 @@ def update(
     _save(row, fields, now)
     log.info("policy changed", policy=row.pk, by=actor.user.pk)
     return row
+
+
+@transaction.atomic
+def delete(*, actor: Actor, policy: Policy) -> None:
+    """Removes the policy and, in the background, all its snapshots but for frozen backups.
+
+    The records of its backups stay as long as the cleanup settings say. Raises `PreconditionFailed` while a
+    backup, copy or recovery of it is running.
+    """
+    row = scope.locked(actor, RIGHT, policy, "policy")
+    backup_deletion.delete_policy_snapshots(actor=actor, policy=row, native_only=False)
+    row.delete()
+    log.info("policy deleted", policy=policy.pk, by=actor.user.pk)
 
 
 @transaction.atomic
