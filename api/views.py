@@ -159,9 +159,9 @@ class Records(Endpoint):
         found = BACKEND.narrow(BACKEND.asked(request, self), found, self)
         window = pagination.window_of(request) if self.operation.paged else None
         if window is None:
-            return streamed(rows.stream(found.order_by(*self.asked.ordering), fields))
+            return streamed(rows.stream(found.order_by(*self.asked.ordering)))
         total, ordered, offset = self.position(found, window)
-        texts = rows.texts(ordered[offset : offset + window.size], fields)
+        texts = list(ordered[offset : offset + window.size])
         return pagination.page_answer(request, window, total, texts)
 
     def position(self, found: Rows, window: Window) -> tuple[int, Rows, int]:
@@ -176,10 +176,10 @@ class Records(Endpoint):
     def show(self, pk: int) -> HttpResponse:
         """One row with the operation's status, or 404."""
         fields = self.operation.fields or self.fields
-        texts = rows.texts(self.scoped(self.narrow(fields.on(self.model))).filter(pk=pk), fields)
-        if not texts:
+        text = self.scoped(self.narrow(fields.on(self.model))).filter(pk=pk).first()
+        if text is None:
             raise NotFound(self.noun, pk)
-        return HttpResponse(texts[0], status=self.operation.answers, content_type="application/json")
+        return HttpResponse(text, status=self.operation.answers, content_type="application/json")
 
     def find(self, pk: int) -> Any:
         """The model row for a service, or 404."""
@@ -196,8 +196,9 @@ class LogRecords(Records):
         if request.accepted_renderer.media_type != CsvRenderer.media_type:
             return super().list(request, **kwargs)
         fields = self.operation.fields or self.fields
-        found = self.scoped(self.narrow(fields.on(self.model))).order_by(*self.default_ordering)
-        return csv_file(rows.stream_csv(found, fields), "-".join([self.filename, *map(str, kwargs.values())]))
+        found = self.scoped(self.narrow(fields.columns(self.model))).order_by(*self.default_ordering)
+        lines = rows.stream_csv(fields.names, found)
+        return csv_file(lines, "-".join([self.filename, *map(str, kwargs.values())]))
 
 
 def streamed(chunks: Any) -> StreamingHttpResponse:

@@ -1,0 +1,184 @@
+"""Lists of 1,000,000 backups: our page against a plain viewset and against one hand-written query, in one process.
+
+Every variant goes through Django's whole WSGI handler, authenticates the same token and sends the same 50 rows with
+their count. Ratios are medians of interleaved rounds. `CPM_BENCH_BACKUPS` makes the table smaller or larger.
+"""
+
+import io
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import Any
+
+import django
+from django.core.handlers.wsgi import WSGIHandler
+from django.core.management import call_command
+from django.db import connection
+from django.test.utils import override_settings
+
+from tests.stack import running_servers
+
+BACKUPS = int(os.environ.get("CPM_BENCH_BACKUPS", "1000000"))
+ACCOUNTS = 250
+USERNAME = "bench-lists"
+ROUNDS = 3
+SECONDS = 1.5
+
+FILL = """
+INSERT INTO cpm_backup (user_id, account_id, policy_id, policy_name, account_name, status, status_before_deletion,
+    dr_status, s3_copy_status, s3_copy_progress, archive_status, archive_progress, start_time, end_time, outcome,
+    dr_outcome, dr_regions, dr_account_regions, is_retry, attempt, retry_scheduled, performed_quiesce,
+    marked_for_deletion, is_freezer_item, name, description)
+SELECT %(user)s, (%(accounts)s::bigint[])[1 + n %% %(many)s], (%(policies)s::bigint[])[1 + n %% %(many)s],
+    'policy', 'account', (ARRAY['B','A','F','D'])[1 + n %% 4], '', 'N', 'Z', 0, 'Z', 0,
+    timestamptz '2026-11-01' - n * interval '31 seconds', timestamptz '2026-11-01' - n * interval '30 seconds',
+    '', '', '', '', false, 0, false, false, false, false, '', ''
+FROM generate_series(1, %(backups)s) AS n
+"""
+
+PAGE = "page=1&page_size=50"
+DEEP = f"page={BACKUPS // 2 // 50 + 1}&page_size=50"
+
+
+def main() -> None:
+    with ExitStack() as stack:
+        os.environ.update(stack.enter_context(running_servers()))
+        django.setup()
+        call_command("migrate", verbosity=0)
+        token, account = _populate()
+        stack.enter_context(
+            override_settings(ROOT_URLCONF="tests.benchmarks.lists_peers", ALLOWED_HOSTS=["*"])
+        )
+        _compare(token, account)
+        _stream(token)
+        connection.close()
+
+
+def _populate() -> tuple[str, int]:
+    """The table, filled unless a run before has done it, and a token of its owner."""
+    # Models and what imports them load only after Django is set up, which needs the servers.
+    from api import authentication
+    from cpm.models import Account, Backup, Policy, User
+    from cpm.services import backup_tally
+    from tests import factories
+
+    owner = User.objects.filter(username=USERNAME).first()
+    if owner is None or Backup.objects.filter(user=owner).count() != BACKUPS:
+        owner = owner or factories.user(username=USERNAME)
+        accounts = Account.objects.bulk_create(
+            Account(user=owner, name=f"bench-{n}", authentication="R", account_number="1")
+            for n in range(ACCOUNTS)
+        )
+        policies = Policy.objects.bulk_create(
+            Policy(user=owner, account=account, name=f"bench-{account.pk}") for account in accounts
+        )
+        with connection.cursor() as cursor:
+            cursor.execute(
+                FILL,
+                {
+                    "user": owner.pk, "accounts": [a.pk for a in accounts], "policies": [p.pk for p in policies],
+                    "many": ACCOUNTS, "backups": BACKUPS,
+                },
+            )  # fmt: skip
+            cursor.execute("VACUUM ANALYZE")
+        backup_tally.fold()
+    account = Account.objects.filter(user=owner).order_by("pk")[0]
+    token = authentication.obtain(factories.api_key(owner, name=f"bench-{time.time()}"))
+    return str(token.access_token), account.pk
+
+
+def _get(handler: WSGIHandler, path: str, query: str, token: str) -> tuple[int, bytes]:
+    status: list[int] = []
+    environ = {
+        "REQUEST_METHOD": "GET", "PATH_INFO": path, "QUERY_STRING": query, "SERVER_NAME": "localhost",
+        "SERVER_PORT": "80", "wsgi.input": io.BytesIO(), "wsgi.url_scheme": "http", "SERVER_PROTOCOL": "HTTP/1.1",
+        "HTTP_AUTHORIZATION": f"Bearer {token}", "HTTP_HOST": "localhost", "REMOTE_ADDR": "127.0.0.1",
+    }  # fmt: skip
+    response = handler(environ, lambda line, headers, exc_info=None: status.append(int(line[:3])))  # type: ignore[arg-type,misc]  # the write callable of WSGI is not used
+    body = b"".join(response)
+    response.close()
+    return status[0], body
+
+
+def _rate(call: Callable[[], Any]) -> float:
+    """Calls per second, at least three calls."""
+    call()
+    done, start = 0, time.perf_counter()
+    while done < 3 or time.perf_counter() - start < SECONDS:
+        call()
+        done += 1
+    return done / (time.perf_counter() - start)
+
+
+def _compare(token: str, account: int) -> None:
+    handler = WSGIHandler()
+    cases = {
+        "filtered by account": (f"account={account}&ordering=-start_time&{PAGE}", ("viewset", "sql")),
+        "unfiltered, first page": (f"ordering=-start_time&{PAGE}", ("viewset",)),
+        f"unfiltered, offset {BACKUPS // 2}": (f"ordering=-start_time&{DEEP}", ("viewset",)),
+    }
+    print(f"Pages of 50 of {BACKUPS} backups, requests per second (median of {ROUNDS} rounds)")
+    for name, (query, peers) in cases.items():
+        paths = {"ours": "/api/backups/", **{peer: f"/peers/{peer}/" for peer in peers}}
+        for path in paths.values():
+            status, body = _get(handler, path, query, token)
+            if (
+                status != 200
+                or f'"count":{BACKUPS // (ACCOUNTS if "account" in name else 1)}' not in body.decode()
+            ):
+                raise SystemExit(f"{path}?{query} answered {status}: {body[:300]!r}")
+        rates: dict[str, list[float]] = {peer: [] for peer in paths}
+        for _ in range(ROUNDS):
+            for peer, path in paths.items():
+                rates[peer].append(_rate(lambda path=path: _get(handler, path, query, token)))  # type: ignore[misc]  # mypy cannot infer lambdas with defaults
+        medians = {peer: statistics.median(values) for peer, values in rates.items()}
+        shown = ", ".join(f"{peer} {rate:.1f}/s" for peer, rate in medians.items())
+        ratios = ", ".join(f"{medians['ours'] / medians[peer]:.2f} x {peer}" for peer in peers)
+        print(f"  {name:30} {shown}: {ratios}")
+
+
+def _stream(token: str) -> None:
+    """The bare list in a process of its own, whose peak memory is the measure."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.benchmarks.lists", "stream", token],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    print(done.stdout, end="")
+
+
+def stream(token: str) -> None:
+    django.setup()
+    environ_status: list[int] = []
+    handler = WSGIHandler()
+    environ = {
+        "REQUEST_METHOD": "GET", "PATH_INFO": "/api/backups/", "QUERY_STRING": "", "SERVER_NAME": "localhost",
+        "SERVER_PORT": "80", "wsgi.input": io.BytesIO(), "wsgi.url_scheme": "http", "SERVER_PROTOCOL": "HTTP/1.1",
+        "HTTP_AUTHORIZATION": f"Bearer {token}", "HTTP_HOST": "localhost",
+    }  # fmt: skip
+    started = time.perf_counter()
+    size = rows = 0
+    response = handler(environ, lambda line, headers, exc_info=None: environ_status.append(int(line[:3])))  # type: ignore[arg-type,misc]  # as above
+    for chunk in response:
+        size += len(chunk)
+        rows += chunk.count(b'"policy":')
+    response.close()
+    seconds = time.perf_counter() - started
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(
+        f"  bare list: {rows} rows, {size / 1e6:.0f} MB in {seconds:.1f} s ({rows / seconds:.0f} rows/s), "
+        f"peak memory {peak:.0f} MiB, status {environ_status[0]}"
+    )
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["stream"]:
+        stream(sys.argv[2])
+    else:
+        main()
