@@ -29,6 +29,8 @@ def api(bind: str, *, processes: int = API_PROCESSES, threads: int = API_THREADS
         *(sys.executable, "-m", "gunicorn", "cpm.wsgi:application", "--bind", bind),
         *("--worker-class", "gthread", "--workers", str(processes), "--threads", str(threads)),
         *("--timeout", "120", "--graceful-timeout", "10", "--keep-alive", "30"),
+        # Loaded once and shared by fork: half the start-up time and memory.
+        "--preload",
         # The control socket would lie in the home folder, shared by all stacks of a user.
         "--no-control-socket",
     ]

@@ -1,6 +1,6 @@
 """Which parts the stack has, in which order they start, and what they are told.
 
-Stage 1 PostgreSQL, 2 Redis, 3 the AWS simulator, then migrations and root's key, 4 API and workers, 5 beat.
+Stage 1 PostgreSQL, 2 Redis, 3 the AWS simulator, then migrations and root's key, 4 API, workers and beat.
 """
 
 import json
@@ -71,15 +71,21 @@ class Stack:
         self.env["CPM_DATABASE_URL"] = os.environ.get("CPM_DATABASE_URL") or self._start_postgres()
         self.env["CPM_REDIS_URL"] = os.environ.get("CPM_REDIS_URL") or self._start_redis()
         _check_servers(self.env["CPM_DATABASE_URL"], self.env["CPM_REDIS_URL"])
+        port_file = self.folder.run / "simulator-port"
         if options.simulated_aws:
-            self._start_simulator()
+            self._launch_simulator(port_file)
         self.tell("migrating the database")
         self.supervisor.run_once("migrate", programs.management("migrate", "--noinput"), env=self.env, within=600)
+        if options.simulated_aws:
+            self._use_simulator(port_file)
+        self.tell("starting API, workers and beat")
+        numbers = range(1, options.workers + 1)
+        parts = [self._api(listener), *(self._worker(f"worker{number}") for number in numbers), self._beat()]
+        for part in parts:
+            self.supervisor.launch(part)
         root = self._bootstrap()
-        self._start_api(listener)
-        for number in range(1, options.workers + 1):
-            self._start_worker(f"worker{number}")
-        self._start_beat()
+        for part in parts:
+            self.supervisor.await_ready(part.name)
         self.connection = self._describe(root, listener)
         for path in self._connection_files():
             self.connection.write(path)
@@ -106,6 +112,7 @@ class Stack:
     def _provide_secrets(self) -> None:
         self.folder.secret("secret-key")
         self.folder.field_keys_file()
+        self.folder.subfolder("static")
         for name, path in secret_files(self.folder.path).items():
             self.env.setdefault(name, str(path))
 
@@ -126,13 +133,12 @@ class Stack:
         self.supervisor.start(server.part(stage=2))
         return server.url
 
-    def _start_simulator(self) -> None:
-        """The port is chosen by the first start; a restart takes the same one, because accounts point to it."""
+    def _launch_simulator(self, port_file: Path) -> None:
+        """Its first start chooses the port, and a restart takes the same one, which everybody has been told."""
         self.tell("starting the AWS simulator")
-        port_file = self.folder.run / "simulator-port"
         port_file.unlink(missing_ok=True)
         data = str(self.folder.subfolder("simulator"))
-        self.supervisor.start(
+        self.supervisor.launch(
             Part(
                 name="simulator",
                 stage=3,
@@ -141,9 +147,13 @@ class Stack:
                 ready=port_file.exists,
             )
         )
+
+    def _use_simulator(self, port_file: Path) -> None:
+        self.supervisor.await_ready("simulator")
         self._simulator_port = int(port_file.read_text())
         self.env |= {
             "CPM_AWS_ENDPOINT_URL": f"http://127.0.0.1:{self._simulator_port}",
+            "CPM_AWS_RATE_FACTOR": "1000",
             # So that accounts that use the server's own role work without a metadata service.
             "AWS_ACCESS_KEY_ID": SIMULATED_ACCESS_KEY,
             "AWS_SECRET_ACCESS_KEY": SIMULATED_SECRET_KEY,
@@ -164,43 +174,34 @@ class Stack:
         finally:
             answer.unlink(missing_ok=True)
 
-    def _start_api(self, listener: socket.socket) -> None:
-        self.tell("starting the API")
+    def _api(self, listener: socket.socket) -> Part:
         command = programs.api(f"fd://{listener.fileno()}")
         url = _url(listener, self.options.host)
-        self.supervisor.start(
-            Part(
-                name="api",
-                stage=4,
-                command=lambda: command,
-                env=self.env,
-                ready=lambda: _answers(f"{url}/healthz"),
-                keep_open=(listener.fileno(),),
-            )
+        return Part(
+            name="api",
+            stage=4,
+            command=lambda: command,
+            env=self.env,
+            ready=lambda: _answers(f"{url}/healthz"),
+            keep_open=(listener.fileno(),),
         )
 
-    def _start_worker(self, name: str) -> None:
-        self.tell(f"starting {name}")
+    def _worker(self, name: str) -> Part:
         command = programs.worker(programs.QUEUES, concurrency=WORKER_CONCURRENCY, name=name)
-        self.supervisor.start(
-            Part(
-                name=name,
-                stage=4,
-                command=lambda: command,
-                env=self.env,
-                ready_line=" ready.",
-                stop_within=20,
-                # Celery's cold shutdown: what runs is cut short, and its lease brings it back.
-                death_signal=signal.SIGQUIT,
-            )
+        return Part(
+            name=name,
+            stage=4,
+            command=lambda: command,
+            env=self.env,
+            ready_line=" ready.",
+            stop_within=20,
+            # Celery's cold shutdown: what runs is cut short, and its lease brings it back.
+            death_signal=signal.SIGQUIT,
         )
 
-    def _start_beat(self) -> None:
-        self.tell("starting beat")
+    def _beat(self) -> Part:
         command = programs.beat(str(self.folder.run / "beat-schedule"))
-        self.supervisor.start(
-            Part(name="beat", stage=5, command=lambda: command, env=self.env, ready_line="beat: Starting")
-        )
+        return Part(name="beat", stage=4, command=lambda: command, env=self.env, ready_line="beat: Starting")
 
     def _describe(self, root: dict[str, str], listener: socket.socket) -> Connection:
         url = _url(listener, self.options.host)

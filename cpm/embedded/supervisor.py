@@ -65,6 +65,7 @@ class _Running:
     part: Part
     process: subprocess.Popen[bytes] | None
     started: float
+    log_start: int = 0
     deaths: int = 0
     start_again_at: float = 0.0
 
@@ -109,12 +110,30 @@ class Supervisor:
 
     def start(self, part: Part) -> None:
         """Returns when the part is ready. Raises PartFailed, or StopRequested."""
+        self.launch(part)
+        self.await_ready(part.name)
+
+    def launch(self, part: Part) -> None:
+        """Starts a part without waiting, so that several can start at once."""
         self._check_stop()
-        shorten_log(self.log_file(part.name))
-        log_start = self.log_file(part.name).stat().st_size if self.log_file(part.name).exists() else 0
-        process = self._spawn(part)
-        self._running[part.name] = _Running(part, process, time.monotonic())
-        self._await_ready(part, process, log_start)
+        path = self.log_file(part.name)
+        shorten_log(path)
+        log_start = path.stat().st_size if path.exists() else 0
+        self._running[part.name] = _Running(part, self._spawn(part), time.monotonic(), log_start)
+
+    def await_ready(self, name: str) -> None:
+        """Returns when a launched part is ready. Raises PartFailed, or StopRequested."""
+        running = self._running[name]
+        part, process = running.part, running.process
+        deadline = running.started + part.ready_within
+        while not (self._has_logged(part, running.log_start) and part.ready()):
+            self._check_stop()
+            if process is None or process.poll() is not None:
+                code = process.returncode if process else -1
+                raise PartFailed(name, f"ended with exit code {code}", self.log_file(name))
+            if time.monotonic() > deadline:
+                raise PartFailed(name, f"was not ready within {part.ready_within:.0f} s", self.log_file(name))
+            time.sleep(0.05)
 
     def run_once(self, name: str, command: Sequence[str], *, env: Mapping[str, str], within: float) -> None:
         """Runs a command of the start-up to its end; PartFailed unless it exits with 0 in time."""
@@ -173,16 +192,6 @@ class Supervisor:
                 )
         except OSError as error:
             raise PartFailed(part.name, f"cannot be started: {error}", path) from error
-
-    def _await_ready(self, part: Part, process: subprocess.Popen[bytes], log_start: int) -> None:
-        deadline = time.monotonic() + part.ready_within
-        while not (self._has_logged(part, log_start) and part.ready()):
-            self._check_stop()
-            if process.poll() is not None:
-                raise PartFailed(part.name, f"ended with exit code {process.returncode}", self.log_file(part.name))
-            if time.monotonic() > deadline:
-                raise PartFailed(part.name, f"was not ready within {part.ready_within:.0f} s", self.log_file(part.name))
-            time.sleep(0.05)
 
     def _has_logged(self, part: Part, log_start: int) -> bool:
         if not part.ready_line:
