@@ -7,6 +7,7 @@ from django.apps import AppConfig
 from django.conf import settings
 
 from cpm.aws import gateway
+from cpm.aws.throttle import DEFAULT_RATES, Rate
 
 
 def configure_logging() -> None:
@@ -27,6 +28,11 @@ def configure_logging() -> None:
     )
 
 
+def _rates() -> dict[str, Rate]:
+    factor = settings.CPM_AWS_RATE_FACTOR
+    return {name: Rate(rate.burst * factor, rate.per_second * factor) for name, rate in DEFAULT_RATES.items()}
+
+
 class CpmConfig(AppConfig):
     """Registers the models of `cpm.models` under the label `cpm`."""
 
@@ -38,6 +44,8 @@ class CpmConfig(AppConfig):
         configure_logging()
         gateway.configure(
             gateway.GatewayConfig(
-                endpoint_url=settings.CPM_AWS_ENDPOINT_URL or None, redis_url=settings.REDIS_URL
+                endpoint_url=settings.CPM_AWS_ENDPOINT_URL or None,
+                redis_url=settings.REDIS_URL,
+                rates=_rates(),
             )
         )

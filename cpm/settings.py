@@ -149,6 +149,8 @@ CPM_POLL_SECONDS = float(os.environ.get("CPM_POLL_SECONDS", "15"))
 CPM_AWS_LIST_LAG_SECONDS = float(os.environ.get("CPM_AWS_LIST_LAG_SECONDS", "60"))
 
 CPM_AWS_ENDPOINT_URL = os.environ.get("CPM_AWS_ENDPOINT_URL", "")
+# Multiplies the call rates of cpm.aws.throttle: above 1 for accounts with raised quotas, or for the simulator.
+CPM_AWS_RATE_FACTOR = float(os.environ.get("CPM_AWS_RATE_FACTOR", "1"))
 CPM_FIELD_KEYS_FILE = os.environ.get("CPM_FIELD_KEYS_FILE", str(DATA_DIR / "secrets" / "field-keys"))
 CPM_SCRIPTS_DIR = Path(os.environ.get("CPM_SCRIPTS_DIR", str(DATA_DIR / "scripts")))
 CPM_SERVER_BACKUP_DIR = Path(os.environ.get("CPM_SERVER_BACKUP_DIR", str(DATA_DIR / "server-backups")))

@@ -142,7 +142,9 @@ def test_the_default_key_stands_in_with_an_alert_when_the_settings_say_so(world,
 def test_copies_beyond_the_limit_of_aws_queue_and_do_not_fail(world, aws):
     aws.limits(concurrent_copies=1)
     aws.timing(copy_seconds=0.3)
-    policy = dr_policy(world, aws.volume(), aws.volume(), aws.volume(), dr_regions=[world.region_id("us-west-2")])
+    policy = dr_policy(
+        world, aws.volume(), aws.volume(), aws.volume(), dr_regions=[world.region_id("us-west-2")]
+    )
 
     backup = world.back_up(policy, dr_status="C")
     aws.timing(copy_seconds=0)

@@ -20,7 +20,9 @@ def clean_up(world):
 
 
 def kept(policy):
-    return list(Backup.objects.filter(policy=policy, deleted_at=None).order_by("pk").values_list("pk", flat=True))
+    return list(
+        Backup.objects.filter(policy=policy, deleted_at=None).order_by("pk").values_list("pk", flat=True)
+    )
 
 
 def test_only_the_newest_generations_stay_in_aws(world, aws):
@@ -88,7 +90,11 @@ def test_an_ami_is_deregistered_before_its_snapshots_are_deleted(world, aws):
     last = world.back_up(policy, status="B")
 
     images = aws.client("ec2").describe_images(Owners=["self"])["Images"]
-    ours = {image["ImageId"] for image in images if any(t["Key"] == "cpm_backup_id" for t in image.get("Tags", []))}
+    ours = {
+        image["ImageId"]
+        for image in images
+        if any(t["Key"] == "cpm_backup_id" for t in image.get("Tags", []))
+    }
     assert ours == {Snapshot.objects.get(backup=last, kind="only_amis").aws_id}
     assert len(world.snapshots_in_aws()) == 2
 

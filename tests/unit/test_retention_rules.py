@@ -40,7 +40,15 @@ def test_what_is_older_than_the_oldest_kept_clean_backup_goes(letters, generatio
 
 @pytest.mark.parametrize(
     ("letters", "generations", "since"),
-    [("cc", 1, None), ("cp", 1, 1), ("cpp", 2, 1), ("ccp", 2, None), ("cppc", 1, None), ("pp", 1, 0), ("p", 1, None)],
+    [
+        ("cc", 1, None),
+        ("cp", 1, 1),
+        ("cpp", 2, 1),
+        ("ccp", 2, None),
+        ("cppc", 1, None),
+        ("pp", 1, 0),
+        ("p", 1, None),
+    ],
 )
 def test_retention_is_stuck_since_the_first_of_the_unclean_runs_at_the_end(letters, generations, since):
     expected = None if since is None else START + timedelta(days=since)

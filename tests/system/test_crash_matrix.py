@@ -1,0 +1,146 @@
+"""The crash matrix: a worker is killed at every step boundary of every flow, and the flow still ends right.
+
+For each flow a first run counts the events of a worker that lives. Then the flow runs again and again, its worker
+killed at event 1, 2, 3 ... and replaced by a healthy one. Afterwards AWS holds exactly what it should: nothing twice,
+nothing orphaned. The short form takes a sample of the events, CPM_CHAOS=long all of them.
+"""
+
+import os
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pytest
+from django.utils import timezone
+
+from cpm.lib.states import AmiOption
+from cpm.models import Backup, Job, LogLine, Snapshot, Step
+from cpm.services import backups
+from tests.domain.conftest import aws, simulator, world  # noqa: F401 (fixtures)
+from tests.domain.world import DR_ACCOUNT, World
+from tests.system.dying import fork_worker
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+LONG = os.environ.get("CPM_CHAOS") == "long"
+SAMPLE = 12
+
+
+@dataclass
+class Scenario:
+    """`begin` starts the work that a worker is to be killed in, `check` looks at what has become of it."""
+
+    begin: Callable[[], None]
+    check: Callable[[], None]
+
+
+def ours(world: World, account: str = "123456789012", region: str = "us-east-1") -> list[str]:
+    """The sources of all snapshots that carry our tags: one entry for each snapshot."""
+    ec2 = world.aws.client("ec2", region, account)
+    filters = [{"Name": "tag-key", "Values": ["cpm_step_id"]}]
+    found = ec2.describe_snapshots(OwnerIds=["self"], Filters=filters)["Snapshots"]
+    return sorted(snapshot["SnapshotId"] for snapshot in found)
+
+
+def recorded(**filters) -> list[str]:
+    rows = Snapshot.objects.filter(status="completed", **filters).exclude(kind="instances")
+    ids = [i for row in rows for i in (row.details.get("snapshot_ids") or [row.aws_id])]
+    return sorted(ids)
+
+
+def start(world: World, policy) -> None:
+    backups.start(actor=world.actor, policy=policy, now=timezone.now())
+
+
+def backup_scenario(world: World) -> Callable[[], Scenario]:
+    instance, _ = world.aws.instance((1, 1))
+    volume = world.aws.volume()
+    policy = world.policy(instance, volume, generations=1000)
+    ami = world.aws.instance((1,))[0]
+    world.target(policy, ami, ami_backup_option=AmiOption.SINGLE)
+
+    def check() -> None:
+        last = Backup.objects.order_by("-pk")[0]
+        assert last.status == "B", (last.outcome, world.log(last))
+        assert ours(world) == recorded()
+        log = " ".join(world.log(last))
+        for row in Snapshot.objects.filter(backup=last).exclude(kind="instances"):
+            assert f"Snapshot {row.aws_id} of {row.source_id} is complete" in log
+
+    return lambda: Scenario(lambda: start(world, policy), check)
+
+
+def dr_scenario(world: World) -> Callable[[], Scenario]:
+    instance, _ = world.aws.instance((1, 1))
+    dr_account = world.add_account(DR_ACCOUNT, is_dr_account=True)
+    policy = world.policy(
+        instance,
+        generations=1000,
+        dr_enabled=True,
+        dr_regions=[world.region_id("us-west-2")],
+        dr_account=dr_account,
+        dr_account_regions=[world.region_id("eu-west-1")],
+    )
+
+    def check() -> None:
+        last = Backup.objects.order_by("-pk")[0]
+        assert (last.status, last.dr_status) == ("B", "C"), (last.dr_outcome, world.log(last))
+        assert ours(world, region="us-west-2") == recorded(region="us-west-2")
+        assert ours(world, DR_ACCOUNT, "eu-west-1") == recorded(region="eu-west-1")
+        for row in Snapshot.objects.filter(backup=last, kind="volumes"):
+            shown = world.aws.client("ec2").describe_snapshot_attribute(
+                SnapshotId=row.aws_id, Attribute="createVolumePermission"
+            )
+            assert shown["CreateVolumePermissions"] == []
+
+    return lambda: Scenario(lambda: start(world, policy), check)
+
+
+def retention_scenario(world: World) -> Callable[[], Scenario]:
+    policy = world.policy(world.aws.instance((1, 1))[0], generations=1)
+    ami = world.target(policy, world.aws.instance((1,))[0], ami_backup_option=AmiOption.ONLY)
+    assert ami.pk
+    start(world, policy)
+    world.run()
+
+    def check() -> None:
+        first, last = Backup.objects.order_by("-pk")[1], Backup.objects.order_by("-pk")[0]
+        assert (first.status, last.status) == ("D", "B")
+        assert ours(world) == recorded(backup=last)
+
+    return lambda: Scenario(lambda: start(world, policy), check)
+
+
+SCENARIOS = {"backup": backup_scenario, "dr": dr_scenario, "retention": retention_scenario}
+
+
+@pytest.mark.timeout(3000 if LONG else 240)
+@pytest.mark.parametrize("name", sorted(SCENARIOS))
+def test_a_worker_killed_at_any_boundary_leaves_no_trace(world, settings, name):  # noqa: F811
+    settings.CPM_LEASE_SECONDS = 0.4
+    settings.CPM_AWS_LIST_LAG_SECONDS = 0.3
+    make = SCENARIOS[name](world)
+    plain = make()
+    plain.begin()
+    _, events = fork_worker(None)
+    plain.check()
+    points = list(range(1, events + 1))
+    chosen = points if LONG else sorted(random.sample(points, min(SAMPLE, len(points))))
+
+    kills = 0
+    for point in chosen:
+        scenario = make()
+        scenario.begin()
+        killed, _ = fork_worker(point)
+        kills += killed
+        fork_worker(None)
+        scenario.check()
+
+    assert kills > len(chosen) * 0.7, "later runs have fewer events than the first, but not so few"
+    assert not Job.objects.filter(finished_at=None).exists()
+    assert set(Job.objects.values_list("state", flat=True)) == {"succeeded"}
+    assert set(Step.objects.values_list("state", flat=True)) == {"succeeded"}
+    secrets = [world.account.secret_key, world.aws.credentials()[1]]
+    assert not any(
+        secret in line for secret in secrets for line in LogLine.objects.values_list("message", flat=True)
+    )
