@@ -132,6 +132,14 @@ class BlockStore:
         return total.hexdigest()
 
 
+def fingerprint(blocks: BlockMap) -> str:
+    """A digest of the contents from the digests of the blocks; blocks of zeros count as holes."""
+    total = hashlib.sha256()
+    for index in sorted(index for index, digest in blocks.items() if digest != ZERO_DIGEST):
+        total.update(index.to_bytes(8, "big") + blocks[index])
+    return total.hexdigest()
+
+
 def changed(first: BlockMap, second: BlockMap) -> list[int]:
     """Indexes at which the two differ, in order; both ways round the same."""
     return sorted(index for index in first.keys() | second.keys() if first.get(index) != second.get(index))

@@ -3,6 +3,8 @@
 GET    /volumes/{id}/content            bytes; honours a ``Range: bytes=a-b`` header (also /snapshots/{id}/…)
 PUT    /volumes/{id}/content            writes the body at ``?offset=`` or the start of ``Content-Range``
 GET    /volumes/{id}/sha256             {"sha256", "bytes"} of everything (also /snapshots/{id}/sha256)
+GET    /volumes/{id}/fingerprint        {"fingerprint"}: cheap, equal exactly when the bytes are equal, apart
+                                        from zeros at the end (also /snapshots/{id}/fingerprint)
 GET    /calls?since=N[&limit=M]         {"calls": [{seq, service, action, account, region, time, error, ids}]}
 GET    /calls/count?since=N             {"total", "by_action", "errors", "last"}
 GET    /faults                          {"faults": […]}
@@ -31,7 +33,7 @@ from urllib.parse import parse_qs
 from moto.ec2.models import ec2_backends
 
 from cpm.simulator import reset
-from cpm.simulator.blocks import BlockMap
+from cpm.simulator.blocks import BlockMap, fingerprint
 from cpm.simulator.errors import AwsError
 from cpm.simulator.identity import Key, unknown_key
 from cpm.simulator.timing import change
@@ -66,6 +68,7 @@ class Control:
             ("GET", re.compile("/objects"), self.objects),
             ("POST", re.compile("/reset"), self.reset),
             ("GET", re.compile("/(volumes|snapshots)/([^/]+)/sha256"), self.sha256),
+            ("GET", re.compile("/(volumes|snapshots)/([^/]+)/fingerprint"), self.fingerprint),
         ]
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
@@ -167,6 +170,10 @@ class Control:
             return {"sha256": self.world.blocks.sha256(blocks, size), "bytes": size}
         finally:
             self.world.blocks.release(list(blocks.values()))
+
+    def fingerprint(self, request: Request, kind: str, object_id: str) -> dict[str, Any]:
+        with self.world.lock:
+            return {"fingerprint": fingerprint(self._find(kind, object_id).blocks)}
 
     # -- calls and faults ---------------------------------------------------------------------------------
 

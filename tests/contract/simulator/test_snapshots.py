@@ -19,14 +19,14 @@ def test_snapshot_keeps_the_bytes_of_its_moment(aws: SimulatedAws) -> None:
     ec2 = aws.client("ec2")
     volume = aws.volume()
     aws.write(volume, b"before" * 1000)
-    before = aws.sha256(volume)
+    before = aws.fingerprint(volume)
     aws.timing(snapshot_seconds=0.3)
 
     snapshot = ec2.create_snapshot(VolumeId=volume)["SnapshotId"]
     aws.write(volume, b"after!" * 1000)
 
     wait_for(lambda: snapshot_of(ec2, snapshot)["State"] == "completed")
-    assert aws.sha256(snapshot) == before != aws.sha256(volume)
+    assert aws.fingerprint(snapshot) == before != aws.fingerprint(volume)
 
 
 def test_snapshot_outlives_its_volume(aws: SimulatedAws) -> None:
@@ -208,7 +208,7 @@ def test_copy_carries_data_but_only_the_tags_it_is_given(aws: SimulatedAws, refu
 
     shown = snapshot_of(far, copied["SnapshotId"])
     assert copied["Tags"] == shown["Tags"] == [{"Key": "new", "Value": "2"}]
-    assert shown["Description"] == "dr" and aws.sha256(source) == aws.sha256(copied["SnapshotId"])
+    assert shown["Description"] == "dr" and aws.fingerprint(source) == aws.fingerprint(copied["SnapshotId"])
     with refused("InvalidSnapshot.NotFound"):
         snapshot_of(ec2, copied["SnapshotId"])
     with refused("InvalidSnapshot.NotFound"):

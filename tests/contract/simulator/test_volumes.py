@@ -196,7 +196,7 @@ def test_modify_volume_only_grows(aws: SimulatedAws, refused) -> None:
 
 def test_control_endpoint_reads_and_writes_any_range(aws: SimulatedAws) -> None:
     """Our own: design of the control endpoint."""
-    volume = aws.volume()
+    volume, same = aws.volume(), aws.volume()
     expected = bytearray(1024**3 // 256)
     for offset, data in [(10, b"abc" * 400_000), (600_000, bytes(BLOCK)), (4 * BLOCK - 1, b"xy")]:
         aws.write(volume, data, offset)
@@ -206,6 +206,10 @@ def test_control_endpoint_reads_and_writes_any_range(aws: SimulatedAws) -> None:
 
     assert hashlib.sha256(actual).digest() == hashlib.sha256(expected).digest()
     assert aws.read(volume, 4 * BLOCK - 1, 2) == b"xy"
+    assert aws.sha256(volume) == hashlib.sha256(bytes(expected) + bytes(1024**3 - len(expected))).hexdigest()
+    assert aws.fingerprint(volume) != aws.fingerprint(same)
+    aws.write(same, bytes(expected))
+    assert aws.fingerprint(volume) == aws.fingerprint(same)
 
 
 def test_dry_run_changes_nothing(aws: SimulatedAws) -> None:
