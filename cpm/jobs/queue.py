@@ -19,7 +19,7 @@ from django.utils.module_loading import import_string
 
 from cpm.jobs.kinds import Engine, StepSpec
 from cpm.lib.states import JobState, StepState
-from cpm.models import Job, Step
+from cpm.models import Job, Step, bulk
 from cpm.models.base import new_ids
 
 log = structlog.get_logger(__name__)
@@ -89,8 +89,8 @@ def create_jobs(specs: Sequence[JobSpec], *, engine_queues: Mapping[str, str]) -
         )
         steps.extend(_rows(job_id, spec.steps, step_ids, engine_queues, finished=()))
     with transaction.atomic():
-        Job.objects.bulk_create(jobs)
-        Step.objects.bulk_create(steps)
+        bulk.insert(jobs)
+        bulk.insert(steps)
         offer((step.queue, step.id) for step in steps if not step.pending_after)
     return jobs
 

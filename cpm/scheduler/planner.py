@@ -39,7 +39,7 @@ SETBACK_SECONDS = 300.0
 _SPOILED = (DomainError, IntegrityError, DataError)
 _set_back_until: dict[int, float] = {}
 
-_ANYTHING_DUE = """
+ANYTHING_DUE = """
 SELECT EXISTS (SELECT FROM cpm_policyschedule WHERE next_run_at <= %(now)s),
        EXISTS (SELECT FROM cpm_backup WHERE retry_at <= %(now)s),
        (SELECT cleanup_interval > 0 AND (last_cleanup_time IS NULL
@@ -134,7 +134,7 @@ def run_due(
     moment = now or timezone.now()
     result = PlannerResult()
     with connection.cursor() as cursor:
-        cursor.execute(_ANYTHING_DUE, {"now": moment})
+        cursor.execute(ANYTHING_DUE, {"now": moment})
         runs_due, retries_due, cleanup_due = cursor.fetchone()
     ends = time.monotonic() + budget
     launch = start or backups.start_many
@@ -211,7 +211,7 @@ def _start_scheduled(
         return claimed
     timetable = Timetable(_schedules(rows), now)
     plan = _Plan(rows, timetable)
-    policies = Policy.objects.select_related("account", "user").in_bulk(plan.slots)
+    policies = _policies(plan.slots)
     unfit = _unfit(policies)
     busy = _busy(plan.slots)
     runs = [
@@ -246,6 +246,11 @@ class _Plan:
             moments[row.policy_id].update(timetable.passed(row))
         self.slots = {policy_id: max(found) for policy_id, found in moments.items() if found}
         self.older = {policy_id: len(moments[policy_id]) - 1 for policy_id in self.slots}
+
+
+def _policies(ids: Collection[int]) -> dict[int, Policy]:
+    """With accounts and users, of which there are few: prefetching makes one object of each, a join one per row."""
+    return Policy.objects.prefetch_related("account", "user").in_bulk(ids)
 
 
 def _unfit(policies: Mapping[int, Policy]) -> set[int]:
@@ -301,7 +306,7 @@ def _start_retries(
 
 
 def _retry_runs(ids: Collection[int], policy_ids: Collection[int]) -> list[backups.Run]:
-    policies = Policy.objects.select_related("account", "user").in_bulk(policy_ids)
+    policies = _policies(policy_ids)
     unfit = _unfit(policies)
     runs: dict[int, backups.Run] = {}
     for backup in Backup.objects.filter(id__in=ids).order_by("id"):

@@ -13,7 +13,7 @@ from cpm.jobs import queue
 from cpm.jobs.states import FINAL_JOB_STATES
 from cpm.lib.errors import PreconditionFailed
 from cpm.lib.states import BACKUP_RUNNING
-from cpm.models import Actor, Backup, Job, Policy
+from cpm.models import Actor, Backup, Job, Policy, bulk
 from cpm.models.base import new_ids
 from cpm.permissions import require
 
@@ -50,8 +50,7 @@ def start_many(*, runs: Sequence[Run], now: datetime) -> list[Backup]:
     ids = new_ids(Backup, len(runs))
     records = [_record(pk, run, now) for pk, run in zip(ids, runs, strict=True)]
     with transaction.atomic():
-        Backup.objects.bulk_create(records, ignore_conflicts=True)
-        made = set(Backup.objects.filter(pk__in=ids).values_list("pk", flat=True))
+        made = bulk.insert(records, ignore_conflicts=True)
         started = [record for record in records if record.pk in made]
         queue.create_jobs([backup_flow.job(record) for record in started], engine_queues=QUEUES)
     return started
