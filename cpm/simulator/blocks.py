@@ -28,6 +28,8 @@ class BlockStore:
         self.lock = threading.Lock()
         self.references: Counter[bytes] = Counter()
         self.names = count()
+        # Digests that nothing refers to any more, whose files stay until the next saved state no longer names them.
+        self.unnamed: set[bytes] = set()
         folder.mkdir(parents=True, exist_ok=True)
 
     def _path(self, digest: bytes) -> Path:
@@ -64,7 +66,7 @@ class BlockStore:
         return copied
 
     def release(self, digests: Iterator[bytes] | list[bytes]) -> None:
-        """Drops one reference for each digest; blocks that nothing refers to are deleted."""
+        """Drops one reference for each digest; the files of blocks that nothing refers to go with ``delete``."""
         with self.lock:
             for digest in digests:
                 if digest == ZERO_DIGEST:
@@ -72,12 +74,26 @@ class BlockStore:
                 self.references[digest] -= 1
                 if self.references[digest] <= 0:
                     del self.references[digest]
+                    self.unnamed.add(digest)
+
+    def take_unnamed(self) -> set[bytes]:
+        """The digests that nothing refers to, to be deleted once that is on disk."""
+        with self.lock:
+            taken, self.unnamed = self.unnamed, set()
+            return taken
+
+    def delete(self, digests: set[bytes]) -> None:
+        """Deletes the files of those digests that nothing refers to still."""
+        for digest in digests:
+            with self.lock:
+                if digest not in self.references:
                     self._path(digest).unlink(missing_ok=True)
 
     def recount(self, maps: Iterator[BlockMap]) -> None:
         """Sets the references from the maps that exist, and deletes every block that none names."""
         with self.lock:
             self.references = Counter(d for blocks in maps for d in blocks.values() if d != ZERO_DIGEST)
+            self.unnamed.clear()
             for path in self.folder.glob("*/*"):
                 if bytes.fromhex(path.name) not in self.references:
                     path.unlink(missing_ok=True)
@@ -102,27 +118,39 @@ class BlockStore:
             yield data[inside : inside + wanted]
             position += wanted
 
-    def write(self, blocks: BlockMap, start: int, data: bytes) -> None:
-        """Writes bytes at ``start``. A hole that is written with zeros stays a hole."""
-        view, position = memoryview(data), start
+    def stage(self, start: int, data: bytes) -> list[tuple[int, int, bytes]]:
+        """Stores the whole blocks of bytes that begin at ``start``, without touching any map.
+
+        Answers index, place in the block and either the digest (of a whole block) or the bytes (of a part).
+        """
+        view, position, staged = memoryview(data), start, []
         while view:
             index, inside = divmod(position, BLOCK)
             taken = min(BLOCK - inside, len(view))
-            self._write_block(blocks, index, inside, bytes(view[:taken]))
+            piece = bytes(view[:taken])
+            staged.append((index, -1, self.put(piece)) if taken == BLOCK else (index, inside, piece))
             view, position = view[taken:], position + taken
+        return staged
 
-    def _write_block(self, blocks: BlockMap, index: int, inside: int, piece: bytes) -> None:
-        old = blocks.get(index)
-        if len(piece) < BLOCK:
-            before = bytearray(ZEROS if old is None else self.get(old))
-            before[inside : inside + len(piece)] = piece
-            piece = bytes(before)
-        digest = self.put(piece)
-        if old is None and digest == ZERO_DIGEST:
-            return
-        blocks[index] = digest
-        if old is not None:
-            self.release([old])
+    def apply(self, blocks: BlockMap, staged: list[tuple[int, int, bytes]]) -> None:
+        """Puts staged blocks into a map. A hole that is written with zeros stays a hole."""
+        for index, inside, content in staged:
+            old = blocks.get(index)
+            if inside >= 0:
+                before = bytearray(ZEROS if old is None else self.get(old))
+                before[inside : inside + len(content)] = content
+                digest = self.put(bytes(before))
+            else:
+                digest = content
+            if old is None and digest == ZERO_DIGEST:
+                continue
+            blocks[index] = digest
+            if old is not None:
+                self.release([old])
+
+    def discard(self, staged: list[tuple[int, int, bytes]]) -> None:
+        """Gives up staged blocks."""
+        self.release([content for _, inside, content in staged if inside < 0])
 
     def sha256(self, blocks: BlockMap, size: int) -> str:
         """SHA-256 of a whole volume's bytes."""

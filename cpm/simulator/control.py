@@ -17,7 +17,8 @@ POST   /keys/revoke, /keys/restore      {"access_key"}
 POST   /regions                         {"region", "enabled", "error"?: "AuthFailure" | "OptInRequired"}
 GET    /ssm, POST /ssm                  {"instance_id", "registered", "platform"?, "results"?: [{"exit_code",
                                         "stdout", "stderr", "seconds"}]} or one result's fields directly;
-                                        results are used in order and the last one stays
+                                        results are used in order and the last one stays; with the platform
+                                        "Windows" the instance is one
 POST   /snapshots/{id}/fail             {"message"?}: the snapshot ends, or has ended, in ``error``
 GET    /objects[?account=&region=]      every volume, snapshot, image and instance with its tags
 GET    /health                          {"status": "ok", "stored_bytes"}
@@ -158,8 +159,12 @@ class Control:
             data = environ["wsgi.input"].read(taken)
             if len(data) < taken:
                 raise AwsError("BadControl", "the body ended early")
+            staged = self.world.blocks.stage(offset + done, data)
             with self.world.lock:
-                self.world.blocks.write(volume.blocks, offset + done, data)
+                if volume.id not in self.world.state.volumes.by_id:
+                    self.world.blocks.discard(staged)
+                    raise AwsError("NotFound", f"{volume.id} was deleted")
+                self.world.blocks.apply(volume.blocks, staged)
             done += taken
         self.world.changes += 1
         return {"written": done}
@@ -261,6 +266,8 @@ class Control:
         with self.world.lock:
             agent = self.world.state.agents.setdefault(wanted["instance_id"], {"registered": True})
             agent.update({key: wanted[key] for key in ("registered", "platform") if key in wanted})
+            if "platform" in wanted:
+                self._set_platform(wanted["instance_id"], wanted["platform"])
             single = wanted.get("result") or {
                 key: wanted[key] for key in ("exit_code", "stdout", "stderr", "seconds") if key in wanted
             }
@@ -268,6 +275,14 @@ class Control:
                 agent["results"] = list(wanted.get("results") or [single])
             self.world.changes += 1
             return {"instance_id": wanted["instance_id"], **agent}
+
+    def _set_platform(self, instance_id: str, platform: str) -> None:
+        """RegisterImage makes Linux images only, so this is how an instance becomes a Windows one."""
+        for regions in ec2_backends.values():
+            for backend in regions.values():
+                instance = backend.get_instance_by_id(instance_id)
+                if instance is not None:
+                    instance.platform = "windows" if platform == "Windows" else None
 
     # -- everything ---------------------------------------------------------------------------------------
 

@@ -11,6 +11,7 @@ from moto.moto_server.werkzeug_app import MotoRequestHandler
 from werkzeug.serving import BaseWSGIServer, make_server
 
 from cpm.simulator.application import Application
+from cpm.simulator.persistence import Keeper, load
 from cpm.simulator.world import World
 
 log = structlog.get_logger(__name__)
@@ -33,7 +34,16 @@ def serve(host: str, port: int, folder: Path, port_file: Path | None) -> None:
     if host not in LOOPBACK:
         raise SystemExit(f"the simulator listens on loopback only, not on {host}")
     folder.mkdir(parents=True, exist_ok=True)
-    server = make_server(host, port, Application(World(folder)), threaded=True, request_handler=QuietHandler)
+    world = World(folder)
+    if load(world):
+        log.info(
+            "state restored",
+            volumes=len(world.state.volumes.by_id),
+            snapshots=len(world.state.snapshots.by_id),
+        )
+    keeper = Keeper(world)
+    keeper.start()
+    server = make_server(host, port, Application(world), threaded=True, request_handler=QuietHandler)
     _stop_on_signals(server)
     if port_file is not None:
         temporary = port_file.with_name(port_file.name + ".new")
@@ -42,6 +52,7 @@ def serve(host: str, port: int, folder: Path, port_file: Path | None) -> None:
     log.info("simulator ready", port=server.server_port)
     server.serve_forever(poll_interval=0.1)
     server.server_close()
+    keeper.stop()
     log.info("simulator stopped")
 
 

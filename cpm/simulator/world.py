@@ -248,7 +248,8 @@ class World:
         self.calls = CallLog()
         self.state = State()
         self.token_key = secrets.token_bytes(16)
-        self.changes = 0
+        # Counts changes; what the last saved file holds is ``saved``.
+        self.changes = self.saved = 0
 
     def tags(self, item: Placed) -> dict[str, str]:
         """The tags of one object, kept where moto's DescribeTags finds them."""
