@@ -103,8 +103,8 @@ TEMPLATES = [
 WHITENOISE_USE_FINDERS = True
 WHITENOISE_AUTOREFRESH = DEBUG
 
-DATABASES = {"default": _database(os.environ.get("CPM_DATABASE_URL", "postgresql://127.0.0.1/cpm"))}
-REDIS_URL = os.environ.get("CPM_REDIS_URL", "redis://127.0.0.1:6379/0")
+DATABASES = {"default": _database(_secret("CPM_DATABASE_URL", "postgresql://127.0.0.1/cpm"))}
+REDIS_URL = _secret("CPM_REDIS_URL", "redis://127.0.0.1:6379/0")
 AUTH_PASSWORD_VALIDATORS = [
     {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator"},
     {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
