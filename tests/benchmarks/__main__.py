@@ -13,6 +13,8 @@ import django
 from tests.stack import running_servers
 
 BENCHMARKS = {
+    "engine": "tests.benchmarks.engine",
+    "lists": "tests.benchmarks.lists",
     "planner": "tests.benchmarks.planner",
 }
 
@@ -23,7 +25,7 @@ def main() -> int:
         print(f"usage: python -m tests.benchmarks {{{','.join(BENCHMARKS)}}} [options]", file=sys.stderr)
         return 2
     with running_servers() as environment:
-        os.environ.update(environment)
+        os.environ.update(environment, CPM_LOG_LEVEL="WARNING")
         django.setup()
         # A benchmark imports models, which exist only once Django knows its database.
         importlib.import_module(BENCHMARKS[name]).main(arguments)

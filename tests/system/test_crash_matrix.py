@@ -16,7 +16,6 @@ from django.utils import timezone
 from cpm.lib.states import AmiOption
 from cpm.models import Backup, Job, LogLine, Snapshot, Step
 from cpm.services import backups
-from tests.domain.conftest import aws, simulator, world  # noqa: F401 (fixtures)
 from tests.domain.world import DR_ACCOUNT, World
 from tests.system.dying import fork_worker
 
@@ -116,7 +115,7 @@ SCENARIOS = {"backup": backup_scenario, "dr": dr_scenario, "retention": retentio
 
 @pytest.mark.timeout(3000 if LONG else 240)
 @pytest.mark.parametrize("name", sorted(SCENARIOS))
-def test_a_worker_killed_at_any_boundary_leaves_no_trace(world, settings, name):  # noqa: F811
+def test_a_worker_killed_at_any_boundary_leaves_no_trace(world, settings, name):
     settings.CPM_LEASE_SECONDS = 0.4
     settings.CPM_AWS_LIST_LAG_SECONDS = 0.3
     make = SCENARIOS[name](world)
