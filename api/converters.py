@@ -1,5 +1,7 @@
 """Path parameters."""
 
+from django.urls import register_converter
+
 from api.filters import BIGGEST
 
 
@@ -16,3 +18,6 @@ class IdConverter:
 
     def to_url(self, value: int) -> str:
         return str(value)
+
+
+register_converter(IdConverter, "id")

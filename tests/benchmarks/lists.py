@@ -1,29 +1,32 @@
 """Lists of 1,000,000 backups: our page against a plain viewset and against one hand-written query, in one process.
 
 Every variant goes through Django's whole WSGI handler, authenticates the same token and sends the same 50 rows with
-their count. Ratios are medians of interleaved rounds. `CPM_BENCH_BACKUPS` makes the table smaller or larger.
+their count. Ratios are medians of interleaved rounds.
+
+    python -m tests.benchmarks lists [--backups 1000000]
 """
 
+import argparse
 import io
-import os
 import resource
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
-import django
 from django.core.handlers.wsgi import WSGIHandler
 from django.core.management import call_command
 from django.db import connection
 from django.test.utils import override_settings
 
-from tests.stack import running_servers
+from api import authentication
+from cpm.models import Account, Backup, Policy, User
+from cpm.services import backup_tally
+from tests import factories
 
-BACKUPS = int(os.environ.get("CPM_BENCH_BACKUPS", "1000000"))
 ACCOUNTS = 250
 USERNAME = "bench-lists"
 ROUNDS = 3
@@ -42,33 +45,25 @@ FROM generate_series(1, %(backups)s) AS n
 """
 
 PAGE = "page=1&page_size=50"
-DEEP = f"page={BACKUPS // 2 // 50 + 1}&page_size=50"
+CHILD = "import sys, django; django.setup(); from tests.benchmarks import lists; lists.stream(sys.argv[1])"
 
 
-def main() -> None:
-    with ExitStack() as stack:
-        os.environ.update(stack.enter_context(running_servers()))
-        django.setup()
-        call_command("migrate", verbosity=0)
-        token, account = _populate()
-        stack.enter_context(
-            override_settings(ROOT_URLCONF="tests.benchmarks.lists_peers", ALLOWED_HOSTS=["*"])
-        )
-        _compare(token, account)
-        _stream(token)
-        connection.close()
+def main(arguments: Sequence[str]) -> None:
+    parser = argparse.ArgumentParser(prog="lists")
+    parser.add_argument("--backups", type=int, default=1_000_000)
+    backups = parser.parse_args(arguments).backups
+    call_command("migrate", verbosity=0)
+    token, account = _populate(backups)
+    with override_settings(ROOT_URLCONF="tests.benchmarks.lists_peers", ALLOWED_HOSTS=["*"]):
+        _compare(token, account, backups)
+    _stream(token)
+    connection.close()
 
 
-def _populate() -> tuple[str, int]:
+def _populate(backups: int) -> tuple[str, int]:
     """The table, filled unless a run before has done it, and a token of its owner."""
-    # Models and what imports them load only after Django is set up, which needs the servers.
-    from api import authentication
-    from cpm.models import Account, Backup, Policy, User
-    from cpm.services import backup_tally
-    from tests import factories
-
     owner = User.objects.filter(username=USERNAME).first()
-    if owner is None or Backup.objects.filter(user=owner).count() != BACKUPS:
+    if owner is None or Backup.objects.filter(user=owner).count() != backups:
         owner = owner or factories.user(username=USERNAME)
         accounts = Account.objects.bulk_create(
             Account(user=owner, name=f"bench-{n}", authentication="R", account_number="1")
@@ -82,7 +77,7 @@ def _populate() -> tuple[str, int]:
                 FILL,
                 {
                     "user": owner.pk, "accounts": [a.pk for a in accounts], "policies": [p.pk for p in policies],
-                    "many": ACCOUNTS, "backups": BACKUPS,
+                    "many": ACCOUNTS, "backups": backups,
                 },
             )  # fmt: skip
             cursor.execute("VACUUM ANALYZE")
@@ -115,27 +110,28 @@ def _rate(call: Callable[[], Any]) -> float:
     return done / (time.perf_counter() - start)
 
 
-def _compare(token: str, account: int) -> None:
+def _compare(token: str, account: int, backups: int) -> None:
+    deep = f"page={backups // 2 // 50 + 1}&page_size=50"
     handler = WSGIHandler()
     cases = {
         "filtered by account": (f"account={account}&ordering=-start_time&{PAGE}", ("viewset", "sql")),
         "unfiltered, first page": (f"ordering=-start_time&{PAGE}", ("viewset",)),
-        f"unfiltered, offset {BACKUPS // 2}": (f"ordering=-start_time&{DEEP}", ("viewset",)),
+        f"unfiltered, offset {backups // 2}": (f"ordering=-start_time&{deep}", ("viewset",)),
     }
-    print(f"Pages of 50 of {BACKUPS} backups, requests per second (median of {ROUNDS} rounds)")
+    print(f"Pages of 50 of {backups} backups, requests per second (median of {ROUNDS} rounds)")
     for name, (query, peers) in cases.items():
         paths = {"ours": "/api/backups/", **{peer: f"/peers/{peer}/" for peer in peers}}
         for path in paths.values():
             status, body = _get(handler, path, query, token)
             if (
                 status != 200
-                or f'"count":{BACKUPS // (ACCOUNTS if "account" in name else 1)}' not in body.decode()
+                or f'"count":{backups // (ACCOUNTS if "account" in name else 1)}' not in body.decode()
             ):
                 raise SystemExit(f"{path}?{query} answered {status}: {body[:300]!r}")
         rates: dict[str, list[float]] = {peer: [] for peer in paths}
         for _ in range(ROUNDS):
             for peer, path in paths.items():
-                rates[peer].append(_rate(lambda path=path: _get(handler, path, query, token)))  # type: ignore[misc]  # mypy cannot infer lambdas with defaults
+                rates[peer].append(_rate(partial(_get, handler, path, query, token)))
         medians = {peer: statistics.median(values) for peer, values in rates.items()}
         shown = ", ".join(f"{peer} {rate:.1f}/s" for peer, rate in medians.items())
         ratios = ", ".join(f"{medians['ours'] / medians[peer]:.2f} x {peer}" for peer in peers)
@@ -154,7 +150,7 @@ def _stream(token: str) -> None:
 
 
 def stream(token: str) -> None:
-    django.setup()
+    """Reads the whole bare list and prints what it took; runs in a process of its own."""
     environ_status: list[int] = []
     handler = WSGIHandler()
     environ = {
@@ -175,10 +171,3 @@ def stream(token: str) -> None:
         f"  bare list: {rows} rows, {size / 1e6:.0f} MB in {seconds:.1f} s ({rows / seconds:.0f} rows/s), "
         f"peak memory {peak:.0f} MiB, status {environ_status[0]}"
     )
-
-
-if __name__ == "__main__":
-    if sys.argv[1:2] == ["stream"]:
-        stream(sys.argv[2])
-    else:
-        main()

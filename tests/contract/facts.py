@@ -1,0 +1,51 @@
+"""The contract as data: operations and schemas of `cpm.facts.json`."""
+
+import json
+import re
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+Operation = dict[str, Any]
+VERSIONS = ("1.0.0", "1.1.0", "1.2.0", "1.3.0", "1.4.0", "1.5.0")
+
+# What this release promises, by number. Conformance fails if one of them is missing.
+PROMISED = re.compile(
+    r"4\.([1-6]|1[1-6]|19|2[0-2])|6\.[1-4]|7\.([13-6]|1[345]|2[4-7]|3[6-9]|4[0-46-9]|5[01]|6[4-79]|7[0-3])|12\.1"
+    r"|13\.([1-69]|1[0-4]|18|19|2[0-2]|24|3[4-9]|4[0-2]|6[0-3])|14\.[1-4]|16\.1|19\.1|22\.([1-9]|10)"
+    r"|23\.([6-9]|49|50)|25\.[12]"
+)
+
+
+@cache
+def facts() -> dict[str, Any]:
+    loaded: dict[str, Any] = json.loads(Path(__file__).with_name("cpm.facts.json").read_text())
+    return loaded
+
+
+def operations() -> list[Operation]:
+    found: list[Operation] = facts()["operations"]
+    return found
+
+
+def schema(name: str) -> list[dict[str, Any]]:
+    """The fields of a schema."""
+    found: list[dict[str, Any]] = facts()["schemas"][name]["fields"]
+    return found
+
+
+def by_id(number: str) -> Operation:
+    return next(operation for operation in operations() if operation["id"] == number)
+
+
+def promised() -> list[str]:
+    return [operation["id"] for operation in operations() if PROMISED.fullmatch(operation["id"])]
+
+
+def success(operation: Operation) -> dict[str, Any]:
+    """The documented answer to a good request; the first where there are two."""
+    return next(answer for answer in operation["responses"] if answer["code"] < 400)
+
+
+def parameters(operation: Operation) -> list[str]:
+    return [parameter["name"] for parameter in operation.get("query_params", [])]

@@ -1,0 +1,111 @@
+"""What a good request needs beyond what the contract's types say: which object, and which values make sense."""
+
+import re
+from typing import Any
+
+from tests.contract.facts import Operation, schema
+from tests.contract.populated import Server
+
+# Which object a path parameter names, by the address up to it. The first match counts.
+OBJECTS: tuple[tuple[str, str], ...] = (
+    (r"/accounts/backup/\{id\}", "account"),
+    (r"/accounts/dr/\{id\}", "dr_account"),
+    (r"/accounts/\{id\}", "account"),
+    (r"/alerts/\{id\}", "alert"),
+    (r"/backups/\{backup_id\}/script_logs/\{id\}", "script_log"),
+    (r"/backups/\{backup_id\}/snapshots/(\w+)/\{(id|snapshot_id|snapshot_record_id)\}", "snapshot:{kind}"),
+    (r"/backups/\{(id|backup_id)\}", "backup"),
+    (r"/policies/\{policy_id\}/custom_tags/\{id\}", "custom_tag"),
+    (r"/policies/\{policy_id\}/targets/instances/\{instance_id\}/volumes/\{id\}", "target_volume"),
+    (r"/policies/\{policy_id\}/targets/instances/\{(id|instance_id)\}", "instance_target"),
+    (r"/policies/\{policy_id\}/targets/volumes/\{id\}", "volume_target"),
+    (r"/policies/\{(id|policy_id)\}", "policy"),
+    (r"/recoveries/\{id\}", "recovery"),
+    (r"/schedules/\{schedule_id\}/disable_times/\{id\}", "disable_time"),
+    (r"/schedules/\{(id|schedule_id)\}", "schedule"),
+)
+# Operations whose object must be in a certain state.
+OTHER_OBJECTS: dict[str, dict[str, str]] = {
+    "4.6": {"account": "spare_account"},
+    "4.16": {"dr_account": "spare_dr_account"},
+    "4.21": {"account": "spare_account"},
+    "7.71": {"backup": "frozen_backup"},
+    "7.72": {"backup": "frozen_backup"},
+}
+# Values of body fields by name; `{name}` is an id of the populated server.
+VALUES: dict[str, Any] = {
+    "account": "{account}", "user": "{user}", "schedules": ["{schedule}"], "name": "a-name", "description": "text",
+    "start_date": "2030-01-01T00:00:00Z", "end_date": "2031-01-01T00:00:00Z", "timezone": "Europe/Berlin",
+    "start_time": "01:00", "end_time": "02:00", "capacity": 10, "every_how_many": 1,
+}  # fmt: skip
+# The same by operation, for what only makes sense there. None leaves the field out.
+BODIES: dict[str, dict[str, Any]] = {}
+# Query parameters that an operation cannot do without, and values that make sense.
+QUERIES: dict[str, Any] = {
+    "account": "{account}", "policy": "{policy}", "user": "{user}", "id": "1", "schedules": "{schedule}",
+    "status": None, "dr_status": "N", "s3_copy_status": "Z", "is_freezer_item": "false", "from_time": "2026-01-01",
+    "to_time": "2027-01-01T00:00:00Z", "start_time": "2026-11-21T05:00:00Z", "days_ahead": "3", "tracker_id": "1",
+    "region": "{region}", "recovery_scenario_record": "1", "scheduled_report": "1", "exact_match": "true",
+    "aws_region": "us-east-1", "page": "1", "page_size": "5", "search": "a", "ordering": None,
+}  # fmt: skip
+
+
+def path_of(operation: Operation, server: Server, **replaced: Any) -> str:
+    """The address with ids of the populated server, or the given values, in place of its parameters."""
+
+    def value(match: re.Match[str]) -> str:
+        if match.group(1) in replaced:
+            return str(replaced[match.group(1)])
+        return str(server.ids[object_named(operation, operation["path"][: match.end()])])
+
+    return re.sub(r"\{(\w+)\}", value, operation["path"])
+
+
+def object_named(operation: Operation, prefix: str) -> str:
+    for pattern, template in OBJECTS:
+        if match := re.fullmatch(f"/api{pattern}", prefix):
+            name = template.format(kind=match.group(1)) if "{kind}" in template else template
+            return OTHER_OBJECTS.get(operation["id"], {}).get(name, name)
+    raise KeyError(f"{operation['id']}: no object is known for {prefix}")
+
+
+def filled(value: Any, server: Server) -> Any:
+    """The value with `{name}` replaced by the id of that name, as a number where it stands alone."""
+    if isinstance(value, list):
+        return [filled(item, server) for item in value]
+    if isinstance(value, dict):
+        return {name: filled(item, server) for name, item in value.items()}
+    if isinstance(value, str) and (match := re.fullmatch(r"\{(\w+)\}", value)):
+        return server.ids[match.group(1)]
+    return value
+
+
+def body_of(operation: Operation, server: Server, required_only: bool = False) -> dict[str, Any]:
+    """A good body: every field of the contract, or only those that it requires."""
+    own = BODIES.get(operation["id"], {})
+    found = _object(operation["body"], server, own, required_only)
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _object(name: str, server: Server, own: dict[str, Any], required_only: bool) -> dict[str, Any]:
+    found = {}
+    for field in schema(name):
+        if required_only and not field.get("required"):
+            continue
+        known = own.get(field["name"], VALUES.get(field["name"], ...))
+        found[field["name"]] = _value(field, server, required_only) if known is ... else filled(known, server)
+    return found
+
+
+def _value(field: dict[str, Any], server: Server, required_only: bool) -> Any:
+    if "default" in field:
+        return field["default"]
+    kind = field["type"]
+    if kind == "enum":
+        return field["enum"][0]["value"]
+    if kind == "array":
+        item = field.get("items", {"type": "string"})
+        return [_object(item["ref"], server, {}, required_only)] if item["type"] == "object" else []
+    if kind == "object":
+        return _object(field["ref"], server, {}, required_only) if "ref" in field else {}
+    return {"integer": 1, "number": 1, "boolean": True, "string": "text"}[kind]

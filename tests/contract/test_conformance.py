@@ -1,0 +1,29 @@
+"""One test per operation that is implemented or promised: it answers as the contract says."""
+
+from collections.abc import Iterator
+
+import pytest
+from django.db import connections, transaction
+
+from tests.contract import conformance
+from tests.contract.facts import by_id, operations, promised
+from tests.contract.populated import populate
+
+CHECKED = [o["id"] for o in operations() if o["id"] in set(promised()) or conformance.implemented(o)]
+
+
+@pytest.fixture(scope="module")
+def call(django_db_setup: None, django_db_blocker) -> Iterator[conformance.Caller]:
+    """One populated server for all operations; it is rolled back at the end."""
+    with django_db_blocker.unblock(), transaction.atomic():
+        yield conformance.Caller(populate())
+        transaction.set_rollback(True)
+    connections.close_all()
+
+
+@pytest.mark.parametrize("number", CHECKED)
+def test_operation_answers_as_the_contract_says(number: str, call: conformance.Caller, django_db_blocker):
+    with django_db_blocker.unblock():
+        problems = conformance.check(by_id(number), call)
+
+    assert not problems, "\n".join(problems)
