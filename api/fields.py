@@ -24,6 +24,7 @@ from django.db.models import (
     JSONField,
     Model,
     QuerySet,
+    Subquery,
     TextField,
     Value,
 )
@@ -32,7 +33,7 @@ from django.db.models.functions import Cast, Coalesce, NullIf
 
 from cpm.lib.states import LabelledEnum
 
-Source = str | Expression
+Source = str | Expression | Subquery
 
 
 class Field:
@@ -69,7 +70,7 @@ class TextOrNull(Text):
     """A text that the contract shows as null where we keep an empty one."""
 
     def expression(self) -> Any:
-        return NullIf(super().expression(), Value(""))
+        return NullIf(super().expression(), Value(""), output_field=TextField())
 
 
 class NumberAsText(Text):

@@ -46,3 +46,16 @@ class Choice(serializers.ChoiceField):
 
     def __init__(self, values: type[LabelledEnum], **options: Any) -> None:
         super().__init__(choices=values.choices(), **options)
+
+
+class Words(serializers.CharField):
+    """Free text that may be left out or be empty; null means empty."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(
+            **{"required": False, "allow_blank": True, "allow_null": True, "max_length": 4096, **options}
+        )
+
+    def run_validation(self, data: Any = serializers.empty) -> Any:
+        value = super().run_validation(data)
+        return "" if value is None else value

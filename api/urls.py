@@ -1,16 +1,18 @@
 """Addresses under /api/: one line per endpoints module."""
 
-from django.urls import include, path, register_converter
-
-from api.converters import IdConverter
-
-register_converter(IdConverter, "id")
+from django.urls import include, path
 
 urlpatterns = [
     path("", include("api.endpoints.docs")),
+    path("", include("api.endpoints.accounts")),
+    path("", include("api.endpoints.alerts")),
     path("", include("api.endpoints.backups")),
     path("", include("api.endpoints.lookups")),
+    path("", include("api.endpoints.policies")),
     path("", include("api.endpoints.recoveries")),
+    path("", include("api.endpoints.schedules")),
+    path("", include("api.endpoints.settings")),
     path("", include("api.endpoints.snapshots")),
+    path("", include("api.endpoints.targets")),
     path("", include("api.endpoints.token")),
 ]

@@ -24,15 +24,13 @@ log = structlog.get_logger(__name__)
 
 RIGHT = "policies.change"
 INSTANCES, VOLUMES = "instances", "volumes"
-# Windows drive letters with colons and commas between them, as in "c:,d:".
-_DRIVES = re.compile(r"[A-Za-z]:(,[A-Za-z]:)*")
 LONGEST_TIMEOUT = 86_400
 
 
 class InstanceOptions(TypedDict, total=False):
     """What may be chosen for an instance; what is left out keeps its value.
 
-    From `enable_agent_vss` on they are about application consistency, which only Windows instances have.
+    From `enable_agent_vss` on they are about application consistency through AWS Systems Manager.
     """
 
     which_volumes: WhichVolumes
@@ -189,36 +187,49 @@ def _apply(target: Target, options: InstanceOptions) -> None:
     for name, value in options.items():
         if name != "aws_root_device":
             setattr(target, name, value)
-    root = options.get("aws_root_device")
-    if root:
-        _check_root_device(target, root)
-        target.options = {**target.options, "aws_root_device": root}
+    if "aws_root_device" in options:
+        _set_root_device(target, options["aws_root_device"])
     _check_agent(target)
 
 
-def _check_root_device(target: Target, device: str) -> None:
+def _set_root_device(target: Target, device: str) -> None:
+    """Take this device for the root device; the empty one means the one that AWS names."""
+    target.options = {name: value for name, value in target.options.items() if name != "aws_root_device"}
+    if not device or device == target.details.get("root_device"):
+        return
     devices: Sequence[str] = sorted(target.details.get("volumes", {}).values())
-    if device != target.details.get("root_device") and device not in devices:
+    if device not in devices:
         message = (
             f"{target.aws_resource_id} has no EBS volume at {device}; it has {', '.join(devices) or 'none'}."
         )
         raise ValidationFailed.one("aws_root_device", message, "unknown_device")
+    target.options["aws_root_device"] = device
 
 
 def _check_agent(target: Target) -> None:
     """Refuse what could not act, so that nobody believes in a consistency that is not there."""
-    asks = target.enable_agent_vss or target.enable_agent_scripts or target.use_remote_agent
     field = "application_consistent_backup"
-    if asks and target.details.get("platform") != "windows":
-        message = "Only Windows instances have this; use backup scripts on the server for others."
-        raise ValidationFailed.one(field, message, "windows_only")
-    if target.enable_agent_vss and target.which_volumes != WhichVolumes.ALL:
-        # AWS-CreateVssSnapshot (Systems Manager) takes all volumes of the instance.
-        message = "VSS works on all volumes of an instance; set which_volumes to A."
-        raise ValidationFailed.one(field, message, "vss_needs_all_volumes")
-    if target.vss_volumes and not _DRIVES.fullmatch(target.vss_volumes):
-        message = "Write drive letters like this: c:,d: or leave it empty for all."
-        raise ValidationFailed.one(f"{field}.vss_volumes", message)
+    if target.use_remote_agent:
+        message = "CPM has no agent of its own; AWS Systems Manager is used instead. Set this to false."
+        raise ValidationFailed.one(f"{field}.use_remote_agent", message, "no_remote_agent")
+    if target.enable_agent_vss:
+        _check_vss(target, field)
+    if target.vss_volumes:
+        message = "VSS through AWS Systems Manager takes all drives; leave this empty."
+        raise ValidationFailed.one(f"{field}.vss_volumes", message, "vss_needs_all_volumes")
     if not 1 <= target.agent_script_timeout <= LONGEST_TIMEOUT:
         message = f"This must be a number from 1 to {LONGEST_TIMEOUT}."
         raise ValidationFailed.one(f"{field}.agent_script_timeout", message)
+
+
+def _check_vss(target: Target, field: str) -> None:
+    """AWSEC2-CreateVssSnapshot (Systems Manager) snapshots all volumes of a Windows instance, and nothing else."""
+    if target.details.get("platform") != "windows":
+        message = "Only Windows instances have VSS; use scripts for others."
+        raise ValidationFailed.one(field, message, "windows_only")
+    if target.which_volumes != WhichVolumes.ALL:
+        message = "VSS works on all volumes of an instance; set which_volumes to A."
+        raise ValidationFailed.one(field, message, "vss_needs_all_volumes")
+    if target.ami_backup_option == AmiOption.ONLY:
+        message = "AMIs are made without VSS; choose another ami_backup_option or no VSS."
+        raise ValidationFailed.one(field, message, "vss_needs_snapshots")

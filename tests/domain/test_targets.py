@@ -131,19 +131,26 @@ def test_a_resource_is_in_a_policy_once(ec2, policy):
     assert error.value.field == "aws_resource_id"
 
 
-def test_application_consistency_is_for_windows_with_all_volumes(ec2, policy):
+def test_application_consistency_that_could_not_act_is_refused(ec2, policy):
     other = "i-0000000000000000b"
     ec2.instances = [instance(WEB), instance(other, platform="windows")]
     linux = refused(add, policy, enable_agent_vss=True)
     some = refused(add, policy, resource_id=other, enable_agent_vss=True, which_volumes="X")
     drives = refused(add, policy, resource_id=other, enable_agent_vss=True, vss_volumes="c,d")
 
-    target = add(policy, resource_id=other, enable_agent_vss=True, vss_volumes="c:,d:")
+    chosen = refused(add, policy, resource_id=other, enable_agent_vss=True, vss_volumes="c:,d:")
+    images = refused(add, policy, resource_id=other, enable_agent_vss=True, ami_backup_option="O")
+    remote = refused(add, policy, resource_id=other, enable_agent_scripts=True, use_remote_agent=True)
+    scripts = add(policy, enable_agent_scripts=True)
+    quiesced = add(policy, resource_id=other, enable_agent_vss=True)
 
     assert linux[:2] == ("application_consistent_backup", "windows_only")
     assert some[:2] == ("application_consistent_backup", "vss_needs_all_volumes")
     assert drives[0] == "application_consistent_backup.vss_volumes"
-    assert target.vss_volumes == "c:,d:"
+    assert chosen[:2] == ("application_consistent_backup.vss_volumes", "vss_needs_all_volumes")
+    assert images[:2] == ("application_consistent_backup", "vss_needs_snapshots")
+    assert remote[:2] == ("application_consistent_backup.use_remote_agent", "no_remote_agent")
+    assert scripts.enable_agent_scripts and quiesced.enable_agent_vss
 
 
 def test_an_update_keeps_what_it_does_not_name(ec2, policy):
