@@ -3,7 +3,12 @@
 from django.contrib import admin
 from django.urls import include, path
 
+from cpm.health import healthz
+from cpm.metrics import metrics
+
 urlpatterns = [
+    path("healthz", healthz),
+    path("metrics", metrics),
     path("admin/", admin.site.urls),
     path("api/", include("api.urls")),
 ]

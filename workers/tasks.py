@@ -4,7 +4,8 @@ import structlog
 from django.db import InterfaceError, OperationalError, connection
 
 from cpm.flows.table import ENGINE
-from cpm.jobs import runner, sweeper
+from cpm.jobs import fleet, runner, sweeper
+from cpm.lib.states import FleetKind
 from cpm.scheduler import planner
 from workers.app import app
 from workers.queues import NAMES
@@ -28,6 +29,7 @@ def tick(**_: object) -> None:
     try:
         sweeper.sweep(queues=list(NAMES))
         planner.run_due()
+        fleet.seen("tick", FleetKind.BEAT)
     except (OperationalError, InterfaceError) as error:
         connection.close()
         log.warning("database away, the next tick goes on", error=str(error))

@@ -193,3 +193,9 @@ class RunIf(StrEnum):
     SUCCESS = "success"
     ENDED = "ended"
     ALWAYS = "always"
+
+
+class FleetKind(LabelledEnum):
+    WORKER = "worker", "Worker"
+    BEAT = "beat", "Scheduler"
+    API = "api", "API"

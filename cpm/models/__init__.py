@@ -16,9 +16,10 @@ from cpm.models.snapshot import Snapshot
 from cpm.models.tally import BackupTally
 from cpm.models.target import Target, TargetVolume
 from cpm.models.user import User
+from cpm.models.worker import FleetMember
 
 __all__ = [
-    "Account", "Actor", "Alert", "ApiKey", "Backup", "BackupTally", "CustomTag", "DisableTime", "Job", "LogLine",
+    "Account", "Actor", "Alert", "ApiKey", "Backup", "BackupTally", "CustomTag", "DisableTime", "FleetMember", "Job", "LogLine",
     "Policy", "PolicySchedule", "Recovery", "Region", "ResourceType", "Schedule", "ScriptLog", "ServerSettings",
     "Snapshot", "Step", "StoredAnswer", "Target", "TargetVolume", "User",
 ]  # fmt: skip

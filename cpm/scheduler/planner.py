@@ -39,9 +39,10 @@ SETBACK_SECONDS = 300.0
 _SPOILED = (DomainError, IntegrityError, DataError)
 _set_back_until: dict[int, float] = {}
 
+# The minimum is read off an index whatever the statistics say; EXISTS would scan the table after a storm.
 ANYTHING_DUE = """
-SELECT EXISTS (SELECT FROM cpm_policyschedule WHERE next_run_at <= %(now)s),
-       EXISTS (SELECT FROM cpm_backup WHERE retry_at <= %(now)s),
+SELECT coalesce((SELECT min(next_run_at) FROM cpm_policyschedule) <= %(now)s, false),
+       coalesce((SELECT min(retry_at) FROM cpm_backup) <= %(now)s, false),
        (SELECT cleanup_interval > 0 AND (last_cleanup_time IS NULL
                OR last_cleanup_time <= %(now)s - make_interval(hours => cleanup_interval))
         FROM cpm_serversettings WHERE id = 1)
@@ -250,7 +251,8 @@ class _Plan:
 
 def _policies(ids: Collection[int]) -> dict[int, Policy]:
     """With accounts and users, of which there are few: prefetching makes one object of each, a join one per row."""
-    return Policy.objects.prefetch_related("account", "user").in_bulk(ids)
+    rows = Policy.objects.only("user", "account", "name", "enabled", "number_of_retries")
+    return rows.prefetch_related("account", "user").in_bulk(ids)
 
 
 def _unfit(policies: Mapping[int, Policy]) -> set[int]:

@@ -1,0 +1,182 @@
+"""/metrics: what Prometheus reads, taken from the database at each scrape.
+
+Nothing is counted in process memory, so every API process answers the same and a restart loses nothing. A scrape
+costs a fixed number of aggregate queries over indexes; series per policy are the only ones whose number grows.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from django.db import connection, transaction
+from django.http import HttpRequest, HttpResponse
+from django.views.decorators.cache import never_cache
+from django.views.decorators.http import require_safe
+from prometheus_client import CollectorRegistry, Metric
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.registry import Collector
+
+from cpm.lib.states import CopyStatus, DrStatus, JobState, Severity
+
+# A scrape must never queue up behind a slow database and take the API's connections with it.
+STATEMENT_TIMEOUT_MS = 5000
+
+_POLICIES = """
+SELECT p.id::text, p.name, u.username, p.enabled::int,
+       extract(epoch FROM now() - p.last_success_at), p.missed_runs, p.consecutive_failures,
+       extract(epoch FROM p.retention_stuck_since),
+       (SELECT extract(epoch FROM min(s.next_run_at)) FROM cpm_policyschedule s WHERE s.policy_id = p.id),
+       extract(epoch FROM now() - p.created_at)
+FROM cpm_policy p JOIN cpm_user u ON u.id = p.user_id ORDER BY p.id
+"""
+_BACKLOG = """
+SELECT queue, CASE WHEN pending_after > 0 THEN 'blocked' ELSE state END, count(*),
+       extract(epoch FROM now() - min(not_before) FILTER (WHERE pending_after = 0 AND not_before <= now()
+                                                          AND state IN ('ready', 'waiting')))
+FROM cpm_step WHERE state IN ('ready', 'waiting', 'running') GROUP BY 1, 2
+"""
+# Outcomes are gauges over a window, since records are deleted in time and a true counter would fall.
+_JOBS = """
+SELECT kind, state, count(*) FROM cpm_job
+WHERE state IN ('queued', 'running') OR finished_at > now() - interval '24 hours' GROUP BY 1, 2
+"""
+_ALERTS = "SELECT severity, count(*) FROM cpm_alert GROUP BY 1"
+_COPIES = """
+SELECT dr_status, s3_copy_status, status, count(*) FROM cpm_backup
+WHERE start_time > now() - interval '24 hours' GROUP BY 1, 2, 3
+"""
+_SERVER = """
+SELECT (SELECT extract(epoch FROM last_cleanup_time) FROM cpm_serversettings WHERE id = 1),
+       (SELECT extract(epoch FROM now() - max(last_seen_at)) FROM cpm_fleetmember WHERE kind = 'beat'),
+       (SELECT count(*) FROM cpm_fleetmember WHERE kind = 'worker' AND last_seen_at > now() - interval '1 minute'),
+       (SELECT count(*) FROM cpm_policyschedule WHERE next_run_at <= now())
+"""
+
+
+@never_cache
+@require_safe
+def metrics(request: HttpRequest) -> HttpResponse:
+    """The metrics in Prometheus' text format; 503 from the error handling of the server if the database is away."""
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(DatabaseCollector())
+    return HttpResponse(generate_latest(registry), content_type=CONTENT_TYPE_LATEST)
+
+
+class DatabaseCollector(Collector):
+    """Reads all metrics in one transaction, so that they fit together."""
+
+    def collect(self) -> Iterator[Metric]:
+        with transaction.atomic(), connection.cursor() as cursor:
+            cursor.execute(f"SET LOCAL statement_timeout = {STATEMENT_TIMEOUT_MS}")
+            answers = []
+            for statement in (_POLICIES, _BACKLOG, _JOBS, _ALERTS, _COPIES, _SERVER):
+                cursor.execute(statement)
+                answers.append(cursor.fetchall())
+        policies, backlog, jobs, alerts, copies, server = answers
+        yield from _policy_metrics(policies)
+        yield from _queue_metrics(backlog)
+        yield from _job_metrics(jobs)
+        yield from _alert_metrics(alerts)
+        yield from _backup_metrics(copies)
+        yield from _server_metrics(server[0])
+
+
+def _gauge(name: str, text: str, labels: Sequence[str] = ()) -> GaugeMetricFamily:
+    return GaugeMetricFamily(f"cpm_{name}", text, labels=labels)
+
+
+def _policy_metrics(rows: Sequence[Sequence[Any]]) -> Iterator[Metric]:
+    labels = ["policy_id", "policy", "user"]
+    # (column, metric, help); a null gives no sample.
+    columns = [
+        (3, "policy_enabled", "1 if the policy runs on its schedules."),
+        (
+            4,
+            "policy_last_success_age_seconds",
+            "Seconds since the last fully successful backup; absent if there was none.",
+        ),
+        (5, "policy_missed_runs", "Scheduled runs that never started."),
+        (6, "policy_consecutive_failures", "Failed backups since the last success."),
+        (
+            7,
+            "policy_retention_stuck_since_seconds",
+            "Unix time since which retention deletes nothing; absent if it works.",
+        ),
+        (8, "policy_next_run_seconds", "Unix time of the next scheduled run."),
+        (9, "policy_age_seconds", "Seconds since the policy was made."),
+    ]
+    for column, name, text in columns:
+        family = _gauge(name, text, labels)
+        for row in rows:
+            if row[column] is not None:
+                family.add_metric([row[0], row[1], row[2]], float(row[column]))
+        yield family
+
+
+def _queue_metrics(rows: Sequence[Sequence[Any]]) -> Iterator[Metric]:
+    steps = _gauge(
+        "queue_steps", "Steps that are not over; blocked ones wait for other steps.", ["queue", "state"]
+    )
+    ages: dict[str, float] = {}
+    for queue, state, count, age in rows:
+        steps.add_metric([queue, state], count)
+        ages[queue] = max(ages.get(queue, 0.0), float(age or 0))
+    yield steps
+    oldest = _gauge(
+        "queue_oldest_due_age_seconds", "How long the oldest due step has been waiting.", ["queue"]
+    )
+    for queue, age in sorted(ages.items()):
+        oldest.add_metric([queue], age)
+    yield oldest
+
+
+def _job_metrics(rows: Sequence[Sequence[Any]]) -> Iterator[Metric]:
+    open_jobs = _gauge("jobs_open", "Jobs that are not over.", ["kind", "state"])
+    finished = _gauge("jobs_finished_24h", "Jobs that ended in the last 24 hours.", ["kind", "state"])
+    for kind, state, count in rows:
+        family = open_jobs if state in {JobState.QUEUED, JobState.RUNNING} else finished
+        family.add_metric([kind, state], count)
+    yield open_jobs
+    yield finished
+
+
+def _alert_metrics(rows: Sequence[Sequence[Any]]) -> Iterator[Metric]:
+    family = _gauge("alerts", "Alerts that are raised now.", ["severity"])
+    found = dict(rows)
+    for severity in Severity:
+        family.add_metric([severity.name.lower()], found.get(severity.value, 0))
+    yield family
+
+
+def _backup_metrics(rows: Sequence[Sequence[Any]]) -> Iterator[Metric]:
+    totals: dict[tuple[str, str], int] = {}
+    for dr, s3, status, count in rows:
+        for what, letter in (("backup", status), ("dr", dr), ("s3", s3)):
+            totals[what, letter] = totals.get((what, letter), 0) + count
+    backups = _gauge("backups_24h", "Backups started in the last 24 hours, by status letter.", ["status"])
+    dr_copies = _gauge("dr_24h", "DR outcomes of backups started in the last 24 hours.", ["status"])
+    s3_copies = _gauge("s3_copy_24h", "S3 copy outcomes of backups started in the last 24 hours.", ["status"])
+    dr_names = {member.value: member.name.lower() for member in DrStatus}
+    s3_names = {member.value: member.name.lower() for member in CopyStatus}
+    for (what, letter), count in sorted(totals.items()):
+        if what == "backup":
+            backups.add_metric([letter], count)
+        elif what == "dr":
+            dr_copies.add_metric([dr_names[letter]], count)
+        else:
+            s3_copies.add_metric([s3_names[letter]], count)
+    yield from (backups, dr_copies, s3_copies)
+
+
+def _server_metrics(row: Sequence[Any]) -> Iterator[Metric]:
+    names = [
+        ("last_cleanup_time_seconds", "Unix time of the last periodic cleanup."),
+        ("last_tick_age_seconds", "Seconds since the last tick of the scheduler was noted."),
+        ("workers_seen", "Workers heard from in the last minute."),
+        ("schedules_due", "Scheduled runs that are due and not started yet."),
+    ]
+    for value, (name, text) in zip(row, names, strict=True):
+        family = _gauge(name, text)
+        if value is not None:
+            family.add_metric([], float(value))
+        yield family
