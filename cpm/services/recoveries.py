@@ -1,0 +1,130 @@
+"""Recoveries: bringing instances and volumes back from a backup, and the records of it."""
+
+import json
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+import structlog
+from django.db import transaction
+
+from cpm import permissions
+from cpm.flows import recover
+from cpm.flows.identities import encrypt_secret
+from cpm.jobs import queue
+from cpm.lib.errors import PreconditionFailed, ValidationFailed
+from cpm.lib.states import RecoveryStatus, RecoveryType, SnapshotKind
+from cpm.models import Actor, Job, Recovery, Snapshot
+from cpm.services import recovery_checks, scope
+
+log = structlog.get_logger(__name__)
+
+START, DELETE = "recoveries.start", "recoveries.delete"
+DR_KINDS = frozenset({SnapshotKind.DR_VOLUME, SnapshotKind.DR_INSTANCE})
+Request = Mapping[str, Any]
+
+
+def recover_volume(
+    *, actor: Actor, snapshot: Snapshot, request: Request, credentials: Mapping[str, str] | None, now: datetime
+) -> Recovery:
+    """Make a new volume from the snapshot of a volume or its DR copy, and attach it if asked to.
+
+    Raises PreconditionFailed when the backup cannot be recovered from, ValidationFailed for what makes no sense.
+    """
+    if snapshot.kind not in {SnapshotKind.VOLUME, SnapshotKind.DR_VOLUME}:
+        raise PreconditionFailed("not_a_volume", "This record is not the snapshot of a volume.")
+    permissions.require(actor, START)
+    recovery_checks.recoverable(snapshot)
+    problems = recovery_checks.Problems()
+    where = recovery_checks.target(actor, snapshot, request, problems)
+    recovery_checks.volume(snapshot, request, where["target_region"], problems)
+    problems.raise_any()
+    kept = {**_given(request), **where, "preserve_tags": request.get("preserve_tags", True)}
+    return _start(actor, snapshot, RecoveryType.VOLUME, kept, credentials, now)
+
+
+def recover_instance(
+    *, actor: Actor, snapshot: Snapshot, request: Request, credentials: Mapping[str, str] | None, now: datetime
+) -> Recovery:
+    """Launch the instance of a backup again, or as many as asked for; what is not said is as it was.
+
+    Raises PreconditionFailed when the backup cannot be recovered from, ValidationFailed for what makes no sense.
+    """
+    if snapshot.kind != SnapshotKind.INSTANCE:
+        raise PreconditionFailed("not_an_instance", "This record is not that of an instance.")
+    permissions.require(actor, START)
+    recovery_checks.recoverable(snapshot)
+    problems = recovery_checks.Problems()
+    where = recovery_checks.target(actor, snapshot, request, problems)
+    recovery_checks.instance(snapshot, request, where["target_region"], problems)
+    problems.raise_any()
+    kept = {
+        **_given(request),
+        **where,
+        "restore_from": recovery_checks.restore_from(snapshot, request),
+        "num_instances_to_recover": request.get("num_instances_to_recover", 1),
+        "preserve_tags": request.get("preserve_tags", True),
+    }
+    return _start(actor, snapshot, RecoveryType.INSTANCE, kept, credentials, now)
+
+
+def abort(*, actor: Actor, recovery: Recovery) -> None:
+    """Stop a running recovery; what it has made is removed. Raises PreconditionFailed if it is over."""
+    permissions.require(actor, START)
+    job = Job.objects.filter(kind=recover.KIND, subject_type=recover.SUBJECT, subject_id=recovery.pk).first()
+    if job is None or not queue.request_abort(job.pk):
+        raise PreconditionFailed("not_running", "The recovery is not running.")
+
+
+def delete(*, actor: Actor, recovery: Recovery) -> None:
+    """Delete the record of a recovery that is over; never what it has recovered."""
+    with transaction.atomic():
+        row = scope.locked(actor, DELETE, recovery, "recovery")
+        if row.status == RecoveryStatus.IN_PROGRESS:
+            raise PreconditionFailed("recovery_running", "The recovery is running; its record is still needed.")
+        row.delete()
+
+
+def _given(request: Request) -> dict[str, Any]:
+    """The request without what is not said and without credentials, which are never stored."""
+    return {key: value for key, value in request.items() if value is not None and key != "credentials"}
+
+
+def _start(
+    actor: Actor,
+    snapshot: Snapshot,
+    kind: RecoveryType,
+    request: dict[str, Any],
+    credentials: Mapping[str, str] | None,
+    now: datetime,
+) -> Recovery:
+    secret = _secret(credentials)
+    backup = snapshot.backup
+    with transaction.atomic():
+        recovery = Recovery.objects.create(
+            user=backup.user,
+            account=backup.account,
+            policy=backup.policy,
+            backup=backup,
+            snapshot=snapshot,
+            recovery_type=kind,
+            from_dr=snapshot.kind in DR_KINDS,
+            request=request,
+            recovery_time=now,
+            backup_time=backup.start_time,
+            frozen_item_name=backup.name if backup.is_freezer_item else "",
+        )
+        queue.create_jobs([recover.job(recovery, secret=secret)], engine_queues=recover.QUEUES)
+    log.info("recovery started", recovery=recovery.pk, snapshot=snapshot.pk, user=actor.user.pk)
+    return recovery
+
+
+def _secret(credentials: Mapping[str, str] | None) -> str:
+    """The credentials as a text that only this server can read; it is erased when the job is over."""
+    if not credentials or not any(credentials.values()):
+        return ""
+    given = {name: credentials.get(name) or "" for name in ("aws_access_key", "aws_secret_key")}
+    missing = [name for name, value in given.items() if not value]
+    if missing:
+        raise ValidationFailed({"credentials": [(f"{name} is missing.", "required") for name in missing]})
+    return encrypt_secret(json.dumps(given))
