@@ -6,6 +6,7 @@ from django.db.models import F
 
 from cpm.flows import alerting, dr_copy, retention
 from cpm.flows.backup_rules import good_enough, status_of
+from cpm.flows.script_results import SCRIPT_KINDS
 from cpm.jobs.context import StepContext
 from cpm.jobs.kinds import Done, Outcome, StepKind
 from cpm.lib.states import (
@@ -18,7 +19,6 @@ from cpm.lib.states import (
 from cpm.models import Backup, Policy, PolicySchedule, Snapshot, Step
 
 QUEUE = "backup"
-SCRIPT_KINDS = ("backup.script", "backup.agent_script")
 
 
 def finish(context: StepContext) -> Outcome:

@@ -3,7 +3,8 @@
 from datetime import timedelta
 from typing import Any
 
-from cpm.flows import backup_scripts, tags
+from cpm.flows import backup_scripts, backup_vss, tags
+from cpm.flows.backup_agent import Agent
 from cpm.jobs.context import StepContext
 from cpm.jobs.kinds import StepSpec
 from cpm.lib.states import AmiOption, RunIf, SnapshotKind, SnapshotStatus, WhichVolumes
@@ -23,7 +24,7 @@ class Plan:
         self.rows: list[Snapshot] = []
         self.starts: list[StepSpec] = []
         self.watches: list[StepSpec] = []
-        self.scripted: list[Target] = []
+        self.scripted: list[Agent] = []
         self.before = backup_scripts.before(policy, backup)
         self._ids: list[int] = []
 
@@ -34,9 +35,12 @@ class Plan:
             self._add_volume(target, resource)
             return
         parent = self._instance_row(target, resource, described)
-        if target.enable_agent_vss or target.enable_agent_scripts:
-            self.scripted.append(target)
+        if target.enable_agent_scripts:
+            self.scripted.append(self._agent(target, resource))
         if target.ami_backup_option == AmiOption.ONLY:
+            if target.enable_agent_vss:
+                refused = "AMIs are made by AWS without VSS."
+                self.starts.append(backup_vss.impossible(target.aws_resource_id, self._server, refused))
             self._add_image(target, parent, SnapshotKind.ONLY_AMI)
             return
         if target.ami_backup_option == AmiOption.SINGLE:
@@ -63,7 +67,9 @@ class Plan:
         steps = [*before, *(_after(spec, begun) for spec in self.starts), *self.watches]
         after = backup_scripts.after_steps(self.before, self.scripted, after=(*begun, *starts))
         thawed = tuple(spec.key for spec in after)
-        complete = backup_scripts.complete_steps(self.before, after=(*watches, *thawed, *starts))
+        complete = backup_scripts.complete_steps(
+            self.before, self.scripted, after=(*watches, *thawed, *starts)
+        )
         steps += [*after, *complete]
         everything = tuple(spec.key for spec in steps)
         return [*steps, StepSpec("backup.finish", key="finish", after=everything, run_if=RunIf.ALWAYS)]
@@ -105,8 +111,11 @@ class Plan:
             "exclude_volumes": [volume for volume in left_out if volume != root],
             "parent": parent.pk,
         }
-        kind = "backup.start_vss" if target.enable_agent_vss else "backup.start_instance"
-        self.starts.append(StepSpec(kind, payload, key=key, run_if=RunIf.ENDED))
+        if target.enable_agent_vss:
+            refused = _vss_refused(target, instance, left_out)
+            self.starts += backup_vss.steps(payload, key=key, server=self._server, refused=refused)
+        else:
+            self.starts.append(StepSpec("backup.start_instance", payload, key=key, run_if=RunIf.ENDED))
         self._watch("backup.watch_snapshots", target, [row.pk for row in rows.values()], key)
 
     def _add_image(self, target: Target, parent: Snapshot, kind: SnapshotKind) -> Snapshot:
@@ -140,6 +149,13 @@ class Plan:
             .first()
         )
 
+    @property
+    def _server(self) -> str:
+        return str(self.server.server_id)
+
+    def _agent(self, target: Target, instance: dict[str, Any]) -> Agent:
+        return Agent(target, self.policy.account_id, self._server, ec2_capture.is_windows(instance))
+
     def _watch(self, kind: str, target: Target, rows: list[int], after: str) -> None:
         payload = {
             "account": self.backup.account_id,
@@ -156,7 +172,7 @@ class Plan:
             "description": f"CPM policy {self.policy.name}|{what}",
             "source_tags": source_tags,
             "tags": {
-                tags.SERVER: str(self.server.server_id),
+                tags.SERVER: self._server,
                 tags.POLICY: self.policy.name,
                 tags.POLICY_ID: str(self.policy.pk),
                 tags.BACKUP: str(self.backup.pk),
@@ -219,6 +235,17 @@ def _chosen(target: Target, volumes: list[str]) -> list[str]:
     if target.which_volumes == WhichVolumes.EXCLUDE:
         return [volume for volume in volumes if volume not in listed]
     return volumes
+
+
+def _vss_refused(target: Target, instance: dict[str, Any], left_out: list[str]) -> str:
+    """Why AWS's VSS document cannot do what the target asks for; empty if it can."""
+    if not ec2_capture.is_windows(instance):
+        return "it is not a Windows instance."
+    if left_out:
+        return "VSS takes all volumes of an instance, and some are left out."
+    if target.vss_volumes:
+        return "AWS's VSS document takes all drives, and only some are asked for."
+    return ""
 
 
 def _after(spec: StepSpec, keys: tuple[str, ...]) -> StepSpec:

@@ -15,11 +15,11 @@ from pathlib import Path
 import structlog
 from django.conf import settings
 
-from cpm.flows import backup_agent
+from cpm.flows import backup_agent, script_results
 from cpm.jobs.context import StepContext
 from cpm.jobs.kinds import Done, Failed, Outcome, StepKind, StepSpec
-from cpm.lib.states import Role, RunIf, StepState
-from cpm.models import Backup, Policy, ScriptLog, Snapshot, Step, Target
+from cpm.lib.states import Role, RunIf
+from cpm.models import Backup, Policy, ScriptLog
 
 log = structlog.get_logger(__name__)
 
@@ -65,18 +65,20 @@ def before(policy: Policy, backup: Backup) -> Scripts:
     )
 
 
-def before_steps(scripts: Scripts, targets: list[Target]) -> list[StepSpec]:
+def before_steps(scripts: Scripts, agents: list[backup_agent.Agent]) -> list[StepSpec]:
     """Quiesce: the server's script, then the agents' scripts."""
     steps = []
     if scripts.enabled:
         steps.append(StepSpec("backup.script", scripts.payload("before"), key="before"))
-    steps.extend(backup_agent.steps("before", targets, after=tuple(step.key for step in steps)))
+    steps.extend(backup_agent.steps("before", agents, after=tuple(step.key for step in steps)))
     return steps
 
 
-def after_steps(scripts: Scripts, targets: list[Target], *, after: tuple[str | int, ...]) -> list[StepSpec]:
+def after_steps(
+    scripts: Scripts, agents: list[backup_agent.Agent], *, after: tuple[str | int, ...]
+) -> list[StepSpec]:
     """Thaw as soon as every snapshot has been started, also when the run is aborted."""
-    steps = backup_agent.steps("after", targets, after=after)
+    steps = backup_agent.steps("after", agents, after=after)
     if scripts.enabled:
         steps.append(
             StepSpec("backup.script", scripts.payload("after"), key="after", after=after, run_if=RunIf.ALWAYS)
@@ -84,11 +86,15 @@ def after_steps(scripts: Scripts, targets: list[Target], *, after: tuple[str | i
     return steps
 
 
-def complete_steps(scripts: Scripts, *, after: tuple[str | int, ...]) -> list[StepSpec]:
-    if not scripts.enabled:
-        return []
-    payload = scripts.payload("complete")
-    return [StepSpec("backup.script", payload, key="complete", after=after, run_if=RunIf.ENDED)]
+def complete_steps(
+    scripts: Scripts, agents: list[backup_agent.Agent], *, after: tuple[str | int, ...]
+) -> list[StepSpec]:
+    """Tell everybody who was frozen how the whole run ended."""
+    steps = backup_agent.steps("complete", agents, after=after)
+    if scripts.enabled:
+        payload = scripts.payload("complete")
+        steps.append(StepSpec("backup.script", payload, key="complete", after=after, run_if=RunIf.ENDED))
+    return steps
 
 
 def find_script(folder: Path, phase: str, policy: str) -> Path | None:
@@ -111,8 +117,10 @@ def run_script(context: StepContext) -> Outcome:
         return Done("No script.")
     if not os.access(path, os.X_OK):
         return Failed(f"The {phase} script {path.name} is not executable; chmod +x it.")
-    arguments = {"before": [], "after": [_worked(context, "before")], "complete": [_complete(context)]}[phase]
-    code, output = _execute([str(path), *arguments], payload["timeout"], context)
+    try:
+        code, output = _execute([str(path), *_arguments(context, phase)], payload["timeout"], context)
+    except OSError as error:
+        return Failed(f"The {phase} script {path.name} cannot be run: {error.strerror}.")
 
     def write() -> None:
         ScriptLog.objects.create(
@@ -156,17 +164,12 @@ def _execute(command: list[str], timeout: int, context: StepContext) -> tuple[in
     return code, errors[-MOST_OUTPUT:].decode(errors="replace").replace("\0", "")
 
 
-def _worked(context: StepContext, phase: str) -> str:
-    states = Step.objects.filter(
-        job_id=context.job_id, kind="backup.script", payload__phase=phase
-    ).values_list("state", flat=True)
-    return "1" if all(state == StepState.SUCCEEDED for state in states) else "0"
-
-
-def _complete(context: StepContext) -> str:
-    failed = Snapshot.objects.filter(backup_id=context.subject_id, succeeded=False).exists()
-    before_ok = _worked(context, "before") == "1" and _worked(context, "after") == "1"
-    return "1" if before_ok and not failed else "0"
+def _arguments(context: StepContext, phase: str) -> list[str]:
+    if phase == "before":
+        return []
+    if phase == "after":
+        return [script_results.worked(context, "backup.script", "before")]
+    return [script_results.everything_worked(context)]
 
 
 KINDS = (StepKind("backup.script", QUEUE, run_script), *backup_agent.KINDS)
