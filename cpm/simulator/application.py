@@ -22,7 +22,8 @@ from cpm.simulator import ebs_direct, moto_base, protocol
 from cpm.simulator.call import Call
 from cpm.simulator.control import Control
 from cpm.simulator.errors import AwsError
-from cpm.simulator.handlers import HANDLERS, READ_ONLY
+from cpm.simulator.faults import Outcome
+from cpm.simulator.handlers import HANDLERS, READ_ONLY, REFUSED
 from cpm.simulator.identity import Credential, authenticate, credential_of, unknown_key
 from cpm.simulator.volume_rules import zones
 from cpm.simulator.world import World
@@ -53,13 +54,14 @@ class Application:
         if lost:
             # The call was executed; its answer never arrives.
             environ["werkzeug.socket"].shutdown(socket.SHUT_RDWR)
-            return []
-        headers = [
-            (name, value) for name, value in headers if name.lower() not in ("content-length", "connection")
-        ]
-        headers += [("Content-Length", str(len(body))), ("x-amzn-RequestId", request_id)]
+        is_head = request["method"] == "HEAD"
+        dropped = ("connection",) if is_head else ("connection", "content-length")
+        headers = [(name, value) for name, value in headers if name.lower() not in dropped]
+        headers += [("x-amzn-RequestId", request_id)] + (
+            [] if is_head else [("Content-Length", str(len(body)))]
+        )
         start_response(f"{status} {'OK' if status < 400 else 'Error'}", headers)
-        return [b""] if request["method"] == "HEAD" else [body]
+        return [] if is_head or lost else [body]
 
     def _serve(
         self, environ: dict[str, Any], request: dict[str, Any], request_id: str
@@ -76,7 +78,7 @@ class Application:
             ids=_ids(request),
             access_key=credential.access_key if credential else None,
         )
-        lost = False
+        outcome = Outcome()
         try:
             key = authenticate(self.world.state.identities, credential, request)
             assert credential is not None
@@ -87,7 +89,6 @@ class Application:
             )
             if outcome.latency:
                 time.sleep(outcome.latency)
-            lost = outcome.lose_response
             if outcome.error:
                 raise outcome.error
             status, headers, body = self._perform(
@@ -97,9 +98,14 @@ class Application:
                 entry.error = _code_in(body)
         except AwsError as error:
             entry.error = error.code
-            body, plain = protocol.write_error(service, error, request_id)
-            status, headers = error.status, list(plain.items())
-        return status, headers, body, lost
+            status, headers, body = _refusal(service, request, error, request_id)
+        except Exception:
+            # A defect of the simulator. Whoever calls gets an error of AWS's form, and the log the whole story.
+            log.exception("call failed", service=service, action=action)
+            entry.error = "InternalError"
+            failure = AwsError("InternalError", f"The simulator failed in {service} {action}.", 500)
+            status, headers, body = _refusal(service, request, failure, request_id)
+        return status, headers, body, outcome.lose_response
 
     def _check_region(self, credential: Credential) -> None:
         """A disabled region refuses every credential, as AWS does; an unknown one does not exist."""
@@ -140,10 +146,7 @@ class Application:
             return self._ebs(call, request)
         handler = HANDLERS.get((service, action))
         if handler is None:
-            _check_known(service, action)
-            with self.world.lock:
-                self.world.changes += 1
-                return moto_base.answer(self.moto, environ, request["body"], account, service, action)
+            return self._by_moto(call, environ, request)
         call.params = protocol.parse(service, action, request["form"], request["body"])
         if call.params.pop("DryRun", False):
             # AWS: EC2 API Reference, DryRun.
@@ -156,6 +159,18 @@ class Application:
             return 200, [("Content-Type", "application/x-amz-json-1.1")], protocol.write_json(result)
         body = protocol.write_xml(service, action, result, request_id)
         return 200, [("Content-Type", "text/xml;charset=UTF-8")], body
+
+    def _by_moto(self, call: Call, environ: dict[str, Any], request: dict[str, Any]) -> Answer:
+        _check_known(call.service, call.action)
+        if (call.service, call.action) in REFUSED:
+            raise AwsError(
+                "UnsupportedOperation", f"The simulator does not offer {call.service} {call.action}."
+            )
+        with self.world.lock:
+            self.world.changes += 1
+            return moto_base.answer(
+                self.moto, environ, request["body"], call.account, call.service, call.action
+            )
 
     def _ebs(self, call: Call, request: dict[str, Any]) -> Answer:
         routed = ebs_direct.route(request["method"], request["path"])
@@ -175,6 +190,12 @@ class Application:
             result = _run(ebs_direct.ACTIONS[action], call)
         status = {"StartSnapshot": 201, "CompleteSnapshot": 202}.get(action, 200)
         return status, [("Content-Type", "application/json")], protocol.write_json(result)
+
+
+def _refusal(service: str, request: dict[str, Any], error: AwsError, request_id: str) -> Answer:
+    as_json = "x-amz-target" in request["headers"]
+    body, headers = protocol.write_error(service, error, request_id, as_json)
+    return error.status, list(headers.items()), body
 
 
 def _run(handler: Callable[[Call], dict[str, Any]], call: Call) -> dict[str, Any]:
@@ -203,6 +224,8 @@ def _request(environ: dict[str, Any]) -> dict[str, Any]:
     return {
         "method": environ["REQUEST_METHOD"],
         "path": environ.get("PATH_INFO", ""),
+        # As the client wrote and signed it, before any decoding.
+        "raw_path": environ.get("RAW_URI", "").split("?", 1)[0],
         "query": environ.get("QUERY_STRING", ""),
         "headers": headers,
         "body": body,

@@ -196,7 +196,10 @@ def get_block(call: Call) -> tuple[bytes, dict[str, str]]:
 
 def start(call: Call) -> dict[str, Any]:
     """AWS: EBS direct APIs Reference, StartSnapshot. The same client token answers with the first snapshot."""
-    call.params.update(json.loads(call.body or b"{}"))
+    try:
+        call.params.update(json.loads(call.body or b"{}"))
+    except ValueError as broken:
+        raise refused("INVALID_PARAMETER_VALUE", "The request body is not JSON") from broken
     return call.once(lambda: _started(call))
 
 
@@ -205,13 +208,7 @@ def _started(call: Call) -> dict[str, Any]:
     size = params.get("VolumeSize")
     if not isinstance(size, int) or not 1 <= size <= 65536:
         raise refused("INVALID_VOLUME_SIZE", "VolumeSize must be between 1 and 65536 GiB")
-    parent = None
-    if params.get("ParentSnapshotId"):
-        if params.get("Encrypted") is not None:
-            raise refused("INVALID_PARAMETER_VALUE", "Encrypted cannot be used with ParentSnapshotId")
-        parent = completed(call, params["ParentSnapshotId"])
-        if parent.size > size:
-            raise refused("INVALID_VOLUME_SIZE", "The volume size is smaller than the parent snapshot's")
+    parent = _parent(call, size)
     labels = tags.as_dict(params.get("Tags", []))
     key = _key(call, parent)
     snapshot = Snapshot(
@@ -231,18 +228,33 @@ def _started(call: Call) -> dict[str, Any]:
     snapshot.lineage = {snapshot.id} | (parent.lineage if parent else set())
     call.state.snapshots.add(snapshot)
     tags.put(call, snapshot, labels)
+    return _as_started(snapshot, tags.listed(labels))
+
+
+def _parent(call: Call, size: int) -> Snapshot | None:
+    if not call.params.get("ParentSnapshotId"):
+        return None
+    if call.params.get("Encrypted") is not None:
+        raise refused("INVALID_PARAMETER_VALUE", "Encrypted cannot be used with ParentSnapshotId")
+    parent = completed(call, call.params["ParentSnapshotId"])
+    if parent.size > size:
+        raise refused("INVALID_VOLUME_SIZE", "The volume size is smaller than the parent snapshot's")
+    return parent
+
+
+def _as_started(snapshot: Snapshot, labels: list[dict[str, str]]) -> dict[str, Any]:
     answer = {
         "SnapshotId": snapshot.id,
         "OwnerId": snapshot.account,
         "Status": "pending",
         "StartTime": snapshot.created,
-        "VolumeSize": size,
+        "VolumeSize": snapshot.size,
         "BlockSize": BLOCK,
         "Description": snapshot.description,
-        "Tags": tags.listed(labels),
+        "Tags": labels,
         "ParentSnapshotId": snapshot.parent_id,
-        "KmsKeyArn": key,
-        "SseType": "sse-kms" if key else "none",
+        "KmsKeyArn": snapshot.kms_key_id,
+        "SseType": "sse-kms" if snapshot.encrypted else "none",
     }
     return {name: value for name, value in answer.items() if value is not None}
 

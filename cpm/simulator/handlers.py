@@ -4,6 +4,7 @@ from cpm.simulator import (
     image_sharing,
     images,
     instances,
+    kms,
     placements,
     snapshot_copies,
     snapshots,
@@ -14,12 +15,29 @@ from cpm.simulator import (
 )
 from cpm.simulator.call import Handler
 
-EC2 = (tags, volumes, snapshots, snapshot_copies, images, image_sharing, instances, placements)
+EC2 = (tags, volumes, snapshots, snapshot_copies, images, image_sharing, instances, placements, kms)
 
 HANDLERS: dict[tuple[str, str], Handler] = {
     **{("ec2", action): handler for module in EC2 for action, handler in module.ACTIONS.items()},
     **{("sts", action): handler for action, handler in sts.ACTIONS.items()},
     **{("ssm", action): handler for action, handler in ssm.ACTIONS.items()},
 }
+
+# moto would answer these from bookkeeping of its own that knows none of our volumes, snapshots, images and
+# launches: an empty list that looks like the truth. They are refused instead.
+REFUSED = frozenset(
+    {
+        ("ec2", "CreateFleet"),
+        ("ec2", "DescribeSnapshotTierStatus"),
+        ("ec2", "DescribeVolumesModifications"),
+        ("ec2", "DisableImage"),
+        ("ec2", "EnableImage"),
+        ("ec2", "ModifySnapshotTier"),
+        ("ec2", "RequestSpotFleet"),
+        ("ec2", "RequestSpotInstances"),
+        ("ec2", "RestoreSnapshotTier"),
+        ("tagging", "GetResources"),
+    }
+)
 
 READ_ONLY = frozenset(action for _, action in HANDLERS if action.startswith(("Describe", "List", "Get")))

@@ -120,11 +120,11 @@ def credential_of(authorization: str) -> Credential | None:
 
 
 def signature(key: Key, credential: Credential, request: dict[str, Any]) -> str:
-    """AWS: IAM User Guide, Create a signed AWS API request. ``request``: method, path, query, headers, body."""
+    """AWS: IAM User Guide, Create a signed AWS API request. ``request``: method, raw_path, query, headers, body."""
     headers = request["headers"]
     pairs = sorted(parse_qsl(request["query"], keep_blank_values=True))
     query = "&".join(f"{quote(name, safe='-_.~')}={quote(value, safe='-_.~')}" for name, value in pairs)
-    path = request["path"] if credential.service == "s3" else quote(request["path"], safe="/-_.~")
+    path = request["raw_path"] if credential.service == "s3" else quote(request["raw_path"], safe="/-_.~")
     payload = headers.get("x-amz-content-sha256") or hashlib.sha256(request["body"]).hexdigest()
     canonical = "\n".join(
         [

@@ -3,6 +3,8 @@
 import copy as copying
 from typing import Any
 
+from moto.ec2.models.instances import Instance
+
 from cpm.simulator import snapshots, tags, volumes
 from cpm.simulator.call import Call
 from cpm.simulator.errors import AwsError, invalid, missing
@@ -61,31 +63,42 @@ def create(call: Call) -> dict[str, Any]:
     image_tags = tags.specified(call, "image", ("image", "snapshot"))
     snapshot_tags = tags.specified(call, "snapshot", ("image", "snapshot"))
     if instance.state == "running" and not call.params.get("NoReboot"):
-        # A reboot that AWS does by itself; the log names it so that tests can see it.
-        call.world.calls.add(
-            service="ec2",
-            action="InternalReboot",
-            account=call.account,
-            region=call.region,
-            time=now().timestamp(),
-            ids={"InstanceIds": [instance.id]},
-        )
+        _reboot(call, instance.id)
     image_id = new_id("ami")
     mappings = _mappings_of(call, instance.id, image_id, snapshot_tags)
-    failed = [
-        s
-        for m in mappings
-        if (s := call.state.snapshots.by_id.get(m.get("Ebs", {}).get("SnapshotId"))) and s.failure
-    ]
+    image = built(call, instance, image_id, call.params["Name"], call.params.get("Description", ""), mappings)
+    add(call, image, image_tags)
+    return {"ImageId": image.id}
+
+
+def _reboot(call: Call, instance_id: str) -> None:
+    """The reboot that AWS does by itself; the call log names it so that tests can see it."""
+    call.world.calls.add(
+        service="internal",
+        action="RebootInstances",
+        account=call.account,
+        region=call.region,
+        time=now().timestamp(),
+        ids={"InstanceIds": [instance_id]},
+    )
+
+
+def built(
+    call: Call, instance: Instance, image_id: str, name: str, description: str, mappings: list[dict[str, Any]]
+) -> Image:
+    """An AMI of an instance; it fails when one of its snapshots does."""
     source = call.state.images.by_id.get(instance.image_id)
-    image = Image(
+    known = call.state.snapshots.by_id
+    taken = [known.get(mapping.get("Ebs", {}).get("SnapshotId", "")) for mapping in mappings]
+    failed = any(snapshot is not None and snapshot.failure for snapshot in taken)
+    return Image(
         id=image_id,
         account=call.account,
         region=call.region,
-        name=call.params["Name"],
-        description=call.params.get("Description", ""),
+        name=name,
+        description=description,
         architecture=instance.architecture,
-        root_device=instance.root_device_name,
+        root_device=str(instance.root_device_name),
         virtualization=instance.virtualization_type,
         ena=source.ena if source else True,
         platform=instance.platform,
@@ -95,8 +108,6 @@ def create(call: Call) -> dict[str, Any]:
         failure="A snapshot of the image failed" if failed else None,
         source_instance=instance.id,
     )
-    add(call, image, image_tags)
-    return {"ImageId": image.id}
 
 
 def _mappings_of(call: Call, instance_id: str, image_id: str, labels: dict[str, str]) -> list[dict[str, Any]]:

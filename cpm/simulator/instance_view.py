@@ -97,23 +97,27 @@ def shown(call: Call, instance: Instance) -> dict[str, Any]:
         "SecurityGroups": [],
         "NetworkInterfaces": [],
         "MetadataOptions": _metadata(instance),
+        "ClientToken": instance.client_token or "",
     }
-    launch = call.state.launches.get(instance.id)
-    result["ClientToken"] = (launch.client_token if launch else None) or ""
     if instance.state_reason.code:
         result["StateReason"] = {"Code": instance.state_reason.code, "Message": instance.state_reason.message}
     if state != "terminated":
         result.update(_network(call, instance))
-    backend = ec2_backends[call.account][call.region]
-    profile = backend.iam_instance_profile_associations.get(instance.id)
-    if profile is not None:
-        result["IamInstanceProfile"] = {
-            "Arn": profile.iam_instance_profile.arn,
-            "Id": profile.iam_instance_profile.id,
-        }
-    if labels := backend.tags.get(instance.id):
-        result["Tags"] = tags.listed(labels)
+    result.update(_belongings(call, instance))
     return {key: value for key, value in result.items() if value is not None}
+
+
+def _belongings(call: Call, instance: Instance) -> dict[str, Any]:
+    """Instance profile and tags, where there are any."""
+    backend = ec2_backends[call.account][call.region]
+    found: dict[str, Any] = {}
+    association = backend.iam_instance_profile_associations.get(instance.id)
+    if association is not None:
+        profile = association.iam_instance_profile
+        found["IamInstanceProfile"] = {"Arn": profile.arn, "Id": profile.id}
+    if labels := backend.tags.get(instance.id):
+        found["Tags"] = tags.listed(labels)
+    return found
 
 
 def _placement(call: Call, instance: Instance) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """KMS keys as EBS uses them: resolving references, the rights of other accounts, disabled keys."""
 
 import json
+from typing import Any
 
 from moto.ec2.models import ec2_backends
 from moto.kms.models import Key, KmsBackend, kms_backends
@@ -108,3 +109,11 @@ def _in(backend: KmsBackend, name: str) -> Key | None:
 def _find(arn: str) -> Key | None:
     parts = arn.split(":", 5)
     return _in(kms_backends[parts[4]][parts[3]], parts[5].removeprefix("key/")) if len(parts) == 6 else None
+
+
+def get_ebs_default(call: Call) -> dict[str, Any]:
+    """AWS: EC2 API Reference, GetEbsDefaultKmsKeyId."""
+    return {"KmsKeyId": default_key(call.account, call.region)}
+
+
+ACTIONS = {"GetEbsDefaultKmsKeyId": get_ebs_default}

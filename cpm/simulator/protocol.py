@@ -11,6 +11,7 @@ from functools import cache
 from typing import Any
 from xml.sax.saxutils import escape
 
+from botocore.exceptions import UnknownServiceError
 from botocore.loaders import Loader
 from botocore.model import ListShape, OperationModel, ServiceModel, Shape, StructureShape
 
@@ -60,7 +61,10 @@ def parse(service: str, action: str, form: dict[str, str], body: bytes) -> dict[
     """Parameters of a request in the service's own protocol."""
     if not speaks_json(service):
         return parse_query(service, action, form)
-    params: dict[str, Any] = json.loads(body or b"{}")
+    try:
+        params: dict[str, Any] = json.loads(body or b"{}")
+    except ValueError as broken:
+        raise AwsError("SerializationException", "The request body is not JSON") from broken
     shape = operation_model(service, action).input_shape
     for name in shape.required_members if shape else []:
         if name not in params:
@@ -216,7 +220,9 @@ def _json_default(value: Any) -> Any:
     raise TypeError(f"cannot be written as JSON: {type(value)}")
 
 
-def write_error(service: str, error: AwsError, request_id: str) -> tuple[bytes, dict[str, str]]:
+def write_error(
+    service: str, error: AwsError, request_id: str, as_json: bool = False
+) -> tuple[bytes, dict[str, str]]:
     """Body and headers of an error in the format of the service's protocol."""
     code, message = escape(error.code), escape(error.message)
     if service == "ec2":
@@ -224,7 +230,7 @@ def write_error(service: str, error: AwsError, request_id: str) -> tuple[bytes, 
             f"<Response><Errors><Error><Code>{code}</Code><Message>{message}</Message></Error></Errors>"
             f"<RequestID>{request_id}</RequestID></Response>"
         )
-    elif service in ("ssm", "kms", "ebs"):
+    elif as_json or _answers_json(service):
         body = json.dumps(
             {"__type": error.code, "message": error.message, "Message": error.message, **error.extra}
         )
@@ -237,3 +243,11 @@ def write_error(service: str, error: AwsError, request_id: str) -> tuple[bytes, 
             f"<RequestId>{request_id}</RequestId></ErrorResponse>"
         )
     return body.encode(), {"Content-Type": "text/xml;charset=UTF-8"}
+
+
+def _answers_json(service: str) -> bool:
+    try:
+        return str(service_model(service).metadata["protocol"]) in ("json", "rest-json")
+    except UnknownServiceError:
+        # Some services sign with another name than botocore's.
+        return False

@@ -11,11 +11,10 @@ from typing import Any
 from moto.ec2.models import ec2_backends
 from moto.ssm.models import ssm_backends
 
-from cpm.simulator import images, snapshots, volumes
+from cpm.simulator import vss
 from cpm.simulator.call import Call
 from cpm.simulator.errors import AwsError
 from cpm.simulator.timing import Settling, now
-from cpm.simulator.world import Image, new_id
 
 VSS = "AWSEC2-CreateVssSnapshot"
 DOCUMENTS = {
@@ -104,6 +103,18 @@ def _targets(call: Call) -> list[str]:
     return list(dict.fromkeys(ids))
 
 
+def _invoked(call: Call, command: Command, instance_id: str) -> Invocation:
+    """The command on one instance, with the instance's next programmed result."""
+    result = _result_for(call, instance_id)
+    stdout, exit_code = result.get("stdout", ""), result.get("exit_code", 0)
+    if command.document == VSS and not exit_code:
+        stdout = vss.snapshots_of(call, instance_id, command.parameters) + stdout
+    seconds = result.get("seconds", call.state.timing.command_seconds)
+    limit = float((command.parameters.get("executionTimeout") or ["3600"])[0])
+    settling = Settling(now(), seconds)
+    return Invocation(instance_id, settling, exit_code, stdout, result.get("stderr", ""), limit)
+
+
 def send_command(call: Call) -> dict[str, Any]:
     """AWS: Systems Manager API Reference, SendCommand."""
     document = call.params["DocumentName"].rsplit("/", 1)[-1]
@@ -126,79 +137,9 @@ def send_command(call: Call) -> dict[str, Any]:
         comment=call.params.get("Comment", ""),
         requested=now(),
     )
-    limit = float((parameters.get("executionTimeout") or ["3600"])[0])
-    for instance_id in ids:
-        result = _result_for(call, instance_id)
-        stdout = result.get("stdout", "")
-        if document == VSS and not result.get("exit_code", 0):
-            stdout = _vss(call, instance_id, parameters) + stdout
-        seconds = result.get("seconds", call.state.timing.command_seconds)
-        command.invocations.append(
-            Invocation(
-                instance_id,
-                Settling(now(), seconds),
-                result.get("exit_code", 0),
-                stdout,
-                result.get("stderr", ""),
-                limit,
-            )
-        )
+    command.invocations = [_invoked(call, command, instance_id) for instance_id in ids]
     call.state.commands[command.id] = command
     return {"Command": _shown(command)}
-
-
-def _vss(call: Call, instance_id: str, parameters: dict[str, list[str]]) -> str:
-    """The snapshots of AWSEC2-CreateVssSnapshot; answers the text that its plugin prints.
-
-    AWS: EC2 User Guide, Create VSS based EBS snapshots: parameters ExcludeBootVolume, description, tags
-    (``Key=k,Value=v;…``), CreateAmi, AmiName; every snapshot is tagged Device and AppConsistent.
-    """
-
-    def asked(name: str) -> str:
-        return (parameters.get(name) or [""])[0]
-
-    labels = {}
-    for pair in filter(None, (part.strip() for part in asked("tags").split(";"))):
-        key, _, value = pair.partition(",")
-        labels[key.removeprefix("Key=").strip()] = value.strip().removeprefix("Value=")
-    instance = volumes.instance_of(call, instance_id)
-    lines, mappings = ["SnapshotSet:"], []
-    for volume in volumes.of_instance(call, instance_id):
-        assert volume.attachment is not None
-        device = volume.attachment.device
-        if asked("ExcludeBootVolume").lower() == "true" and device == instance.root_device_name:
-            continue
-        own = {"Device": device, "AppConsistent": "True", **labels}
-        taken = snapshots.take(call, volume, asked("description"), own)
-        lines.append(f"SnapshotId: {taken.id}  VolumeId: {volume.id}  Device: {device}")
-        ebs = {
-            "SnapshotId": taken.id,
-            "VolumeSize": volume.size,
-            "VolumeType": volume.type,
-            "DeleteOnTermination": volume.attachment.delete_on_termination,
-            "Encrypted": volume.encrypted,
-        }
-        mappings.append({"DeviceName": device, "Ebs": ebs})
-    if asked("CreateAmi").lower() == "true":
-        image = Image(
-            id=new_id("ami"),
-            account=call.account,
-            region=call.region,
-            name=asked("AmiName") or f"VSS-{instance_id}-{now():%Y%m%d%H%M%S}",
-            description=asked("description"),
-            architecture=instance.architecture,
-            root_device=instance.root_device_name,
-            virtualization=instance.virtualization_type,
-            ena=True,
-            platform=instance.platform,
-            boot_mode=None,
-            mappings=mappings,
-            settling=call.world.settling("image"),
-            source_instance=instance_id,
-        )
-        images.add(call, image, {"AppConsistent": "True", **labels})
-        lines.append(f"ImageId: {image.id}")
-    return "\n".join(lines) + "\n"
 
 
 def _shown(command: Command) -> dict[str, Any]:

@@ -165,3 +165,44 @@ def test_what_nobody_simulates_is_a_proper_refusal(aws: SimulatedAws, refused) -
         aws.client("ec2").describe_locked_snapshots()
     with refused("UnsupportedOperation"):
         aws.client("iam").simulate_principal_policy(PolicySourceArn=ROLE, ActionNames=["ec2:CreateSnapshot"])
+
+
+def test_s3_keys_with_odd_names_are_signed_right(aws: SimulatedAws, refused) -> None:
+    """AWS: IAM User Guide, Signature Version 4: S3 signs the path as it is written."""
+    s3 = aws.client("s3")
+    s3.create_bucket(Bucket="bucket-1")
+    key = "a b/ü+%41&=?.txt"
+
+    s3.put_object(Bucket="bucket-1", Key=key, Body=b"content")
+
+    assert s3.get_object(Bucket="bucket-1", Key=key)["Body"].read() == b"content"
+    assert s3.head_object(Bucket="bucket-1", Key=key)["ContentLength"] == 7
+    with refused("SignatureDoesNotMatch"):
+        aws.client_with("s3", "us-east-1", aws.credentials()[0], "wrong").list_buckets()
+
+
+def test_refusal_speaks_the_protocol_of_its_service(aws: SimulatedAws, refused) -> None:
+    """AWS: Common errors; each service answers errors in its own protocol."""
+    with refused("UnsupportedOperation"):
+        aws.client("backup").list_backup_jobs()
+    with refused("UnsupportedOperation"):
+        aws.client("pricing").describe_services()
+
+
+def test_what_moto_would_answer_wrongly_is_refused(aws: SimulatedAws, refused) -> None:
+    """Our own: an empty list must not stand for what is not known."""
+    with refused("UnsupportedOperation"):
+        aws.client("ec2").describe_volumes_modifications()
+    with refused("UnsupportedOperation"):
+        aws.client("resourcegroupstaggingapi").get_resources()
+
+
+def test_default_key_of_ebs_is_named(aws: SimulatedAws) -> None:
+    """AWS: EC2 API Reference, GetEbsDefaultKmsKeyId and EnableEbsEncryptionByDefault."""
+    ec2 = aws.client("ec2")
+    ec2.enable_ebs_encryption_by_default()
+
+    key = ec2.get_ebs_default_kms_key_id()["KmsKeyId"]
+
+    shown = ec2.describe_volumes(VolumeIds=[aws.volume()])["Volumes"][0]
+    assert shown["Encrypted"] and shown["KmsKeyId"] == key

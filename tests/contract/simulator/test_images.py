@@ -55,7 +55,7 @@ def test_image_reboots_the_instance_unless_told_not_to(
 
     aws.client("ec2").create_image(InstanceId=instance, Name="image", NoReboot=no_reboot)
 
-    assert aws.count(since)["by_action"].get("ec2:InternalReboot", 0) == reboots
+    assert aws.count(since)["by_action"].get("internal:RebootInstances", 0) == reboots
 
 
 def test_image_is_pending_until_it_is_available(aws: SimulatedAws, refused) -> None:
