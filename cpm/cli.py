@@ -10,9 +10,13 @@ from typer.core import TyperGroup
 from cpm.embedded.connection import join_running_stack
 
 # Command -> module with a typer `app` that has it.
-STACK_COMMANDS = {name: "cpm.commands.stack" for name in ("up", "api", "worker", "beat")}
+STACK_COMMANDS = {name: "cpm.commands.stack" for name in ("up", "api", "worker", "beat")} | {
+    "demo": "cpm.commands.demo"
+}
 # These work with the database: Django is set up before their module is imported.
-DJANGO_COMMANDS: dict[str, str] = {}
+DJANGO_COMMANDS = {
+    name: f"cpm.commands.{name}" for name in ("policy", "backups", "recover", "jobs", "apikey", "keys")
+}
 
 
 class LazyCommands(TyperGroup):
@@ -21,7 +25,7 @@ class LazyCommands(TyperGroup):
     def list_commands(self, ctx: typer.Context) -> list[str]:  # type: ignore[override]
         return [*STACK_COMMANDS, *DJANGO_COMMANDS]
 
-    def get_command(self, ctx: typer.Context, cmd_name: str):  # type: ignore[no-untyped-def, override] # noqa: ANN201
+    def get_command(self, ctx: typer.Context, cmd_name: str):  # type: ignore[no-untyped-def, override]
         if cmd_name in DJANGO_COMMANDS:
             _set_up_django()
         module = STACK_COMMANDS.get(cmd_name) or DJANGO_COMMANDS.get(cmd_name)

@@ -1,0 +1,221 @@
+"""The demo from top to bottom."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+from rich.table import Table
+
+from cpm.demo import disaster, proofs, protection, recovery, world
+from cpm.demo.aws import SimulatedAws
+from cpm.demo.disaster import Killer
+from cpm.demo.display import Display
+from cpm.demo.errors import DemoFailed
+from cpm.demo.proofs import Proof
+from cpm.demo.protection import GENERATIONS, Protection
+from cpm.demo.rest import Rest
+from cpm.demo.rounds import Round, Rounds
+from cpm.demo.waiting import Patience
+from cpm.demo.world import Regions, Volume, World
+from cpm.demo.writer import Writer
+from cpm.embedded.connection import Connection
+from cpm.embedded.supervisor import Supervisor
+
+BACKUPS = GENERATIONS + 1
+KILLED_IN, RECOVERED_EARLY = 2, 2
+# How long simulated AWS takes for things, in seconds: long enough to be seen.
+TIMING = {"snapshot_seconds": 7, "copy_seconds": 8, "volume_seconds": 1, "instance_seconds": 3}
+LEAD = timedelta(seconds=12)
+
+
+@dataclass
+class Story:
+    """Runs in a thread of its own beside the stack's supervisor. `run` returns, or raises what went wrong.
+
+    `sabotage` changes one byte of a recovered volume before it is compared: then the demo must fail.
+    """
+
+    connection: Connection
+    supervisor: Supervisor
+    environment: Mapping[str, str]
+    display: Display
+    patience: Patience
+    sabotage: bool = False
+    proven: list[Proof] = field(default_factory=list)
+    facts: list[tuple[str, str]] = field(default_factory=list)
+
+    def run(self) -> None:
+        given = self.connection
+        assert given.aws_endpoint_url and given.simulator_control_url and given.aws_regions
+        assert given.aws_access_key_id and given.aws_secret_access_key
+        self.aws = SimulatedAws(given.aws_endpoint_url, given.simulator_control_url)
+        self.rest = Rest(given.api_url, given.api_key)
+        home, dr, dr_account = given.aws_regions[:3]
+        account = self.aws.account_of(given.aws_access_key_id, given.aws_secret_access_key, home)
+        self.display.chapter("A company in simulated AWS")
+        self.world = world.build(self.aws, account, Regions(home, dr, dr_account), self.patience)
+        self.aws.control("POST", "/timing", TIMING)
+        self._introduce(self.world)
+        writer = Writer(self.aws, self.world.volumes)
+        writer.start()
+        try:
+            rounds = self._back_up(writer)
+        finally:
+            writer.stop()
+        self._let_expire(rounds)
+        self._lose_and_recover(rounds)
+        self._sum_up(writer)
+        self.rest.close()
+
+    def _introduce(self, built: World) -> None:
+        regions = built.regions
+        self.display.say(f"Account {built.account.number}: {regions.home} is home, {regions.dr} is for DR.")
+        self.display.say(
+            f"Account {built.dr_account.number}: {regions.dr_account} is for DR, should the first be lost."
+        )
+        for volume in built.volumes:
+            where = f"at {volume.device} of {built.instance}" if volume.device else "attached to nothing"
+            files = len(volume.image.files)
+            self.display.say(f"Volume {volume.name:<7} {volume.id} {where}: ext4 with {files} files.")
+
+    # -- backups ------------------------------------------------------------------------------------------
+
+    def _back_up(self, writer: Writer) -> Rounds:
+        self.display.chapter(
+            f"A policy that fires every minute, keeps {GENERATIONS} backups and copies each twice"
+        )
+        told = protection.set_up(self.rest, self.world, lead=LEAD)
+        self.protection: Protection = told
+        self.display.say(
+            "CPM knows both accounts, the instance, the free volume, where copies go, and when to run."
+        )
+        rounds = Rounds(self.rest, self.world, told, writer, self.display, self.patience)
+        killer = Killer(self.aws, self.supervisor, self.environment, self.patience)
+        for number in range(1, BACKUPS + 1):
+            if number == KILLED_IN:
+                rounds.run(before=killer.lie_in_wait, meanwhile=lambda: self._kill(killer))
+            else:
+                rounds.run()
+        protection.pause(self.rest, told)
+        rounds.finish()
+        counted = rounds.snapshots_of_volumes()
+        self._prove(proofs.made_once(counted, [volume.id for volume in self.world.volumes], BACKUPS))
+        self.facts += [
+            ("Backups by schedule", f"{BACKUPS}, a minute apart"),
+            (
+                "Snapshots",
+                f"{sum(len(one.snapshots) for one in rounds.all)} of {len(self.world.volumes)} volumes",
+            ),
+            (
+                "DR copies",
+                f"{sum(len(one.copies) for one in rounds.all)} in another region and another account",
+            ),
+            ("Written meanwhile", f"{writer.bytes / 1024 / 1024:.1f} MiB"),
+            ("Worker killed", f"{killer.killed}, during backup {KILLED_IN}, which is successful"),
+        ]
+        return rounds
+
+    def _kill(self, killer: Killer) -> None:
+        killer.strike()
+        self.display.say(
+            f"Killed {killer.killed} with SIGKILL while it waited for AWS to answer CreateSnapshots.",
+            style="yellow",
+        )
+
+    # -- retention ----------------------------------------------------------------------------------------
+
+    def _let_expire(self, rounds: Rounds) -> None:
+        self.display.chapter(f"Retention: {BACKUPS} backups, {GENERATIONS} are kept")
+        expired, *kept = rounds.all
+        self.rest.post("settings/cleanup/run/")
+        path = f"backups/{expired.backup['id']}/"
+        self.patience.until(
+            "the deletion of the oldest backup",
+            lambda: self.rest.get(path)["status"] == "D",
+            within=60,
+            every=1,
+        )
+        self._prove(*proofs.retention(self.world, expired, kept))
+        self.facts.append(("Retention", f"backup {expired.number} and its copies deleted"))
+
+    # -- disaster -----------------------------------------------------------------------------------------
+
+    def _lose_and_recover(self, rounds: Rounds) -> None:
+        early, last = rounds.all[RECOVERED_EARLY - 1], rounds.all[-1]
+        orders = next(volume for volume in self.world.volumes if volume.name == "orders")
+        self.display.chapter("Disaster: the instance and all volumes are destroyed")
+        disaster.destroy_source(self.world, self.patience)
+        first = recovery.start_volume(self.rest, early, orders)
+        (volume_id,) = recovery.finish(self.rest, [first], self.display, self.patience)
+        self._compare(early, orders, volume_id, f"{orders.name} of backup {early.number}")
+        self._prove(
+            proofs.differs(
+                f"{orders.name} changed between backups {early.number} and {last.number}",
+                early.sha256[orders.id],
+                last.sha256[orders.id],
+            )
+        )
+        self.display.chapter(f"Worse: nothing is left in {self.world.regions.home}")
+        lost = disaster.destroy_region(self.world)
+        self.display.say(f"Deleted {lost} snapshots and every image there, behind CPM's back.")
+        self._recover_from_dr(last)
+        self.facts.append(("Recovered", "1 volume; from DR 1 instance with 3 volumes, and 1 volume"))
+
+    def _recover_from_dr(self, last: Round) -> None:
+        regions, free = self.world.regions, self.world.free
+        running = [
+            recovery.start_instance(self.rest, last, self.world, self.protection),
+            recovery.start_dr_volume(self.rest, last, free, regions.dr),
+        ]
+        instance, volume_id = recovery.finish(self.rest, running, self.display, self.patience)
+        there = world.devices_of(self.aws.ec2(self.world.dr_account, regions.dr_account), instance)
+        if set(there) != set(world.DEVICES):
+            raise DemoFailed(f"{instance} came back with volumes at {', '.join(sorted(there))}")
+        if self.sabotage:
+            self._damage(there[world.ROOT_DEVICE])
+        for volume in self.world.attached:
+            self._compare(
+                last, volume, there[volume.device], f"{volume.device} of {instance} in {regions.dr_account}"
+            )
+        self._compare(last, free, volume_id, f"{free.name} in {regions.dr}")
+
+    def _damage(self, volume_id: str) -> None:
+        """One bit of one byte, in the middle of nowhere."""
+        offset = 777_777_777
+        (byte,) = self.aws.read(volume_id, offset, 1)
+        self.aws.write(volume_id, offset, bytes([byte ^ 1]))
+        self.display.say(f"Sabotage: one bit of {volume_id} was changed.", style="red")
+
+    # -- proofs -------------------------------------------------------------------------------------------
+
+    def _compare(self, one: Round, volume: Volume, volume_id: str, what: str) -> None:
+        self._prove(
+            proofs.same_bytes(
+                f"{what}: every byte as at backup {one.number}",
+                self.aws.sha256,
+                volume_id,
+                one.sha256[volume.id],
+            ),
+            proofs.same_files(f"{what}: files", self.aws, volume_id, volume.image),
+        )
+
+    def _prove(self, *found: Proof) -> None:
+        for one in found:
+            self.proven.append(one)
+            verdict = "proven" if one.holds else "WRONG"
+            self.display.say(f"{verdict}  {one.claim}", style="green" if one.holds else "bold red")
+        proofs.require(found)
+
+    def _sum_up(self, writer: Writer) -> None:
+        self.facts.append(("AWS calls", str(self.aws.last_call())))
+        table = Table(title="What was done", show_header=False, title_justify="left")
+        for name, value in [*self.facts, ("Time", f"{self.display.seconds:.0f} s with start-up")]:
+            table.add_row(name, value)
+        claims = Table(title="What was proven", title_justify="left", show_lines=False)
+        claims.add_column("Claim", overflow="fold")
+        claims.add_column("Found, as expected", overflow="fold")
+        for one in self.proven:
+            claims.add_row(one.claim, one.found)
+        self.display.chapter("Done")
+        self.display.console.print(table)
+        self.display.console.print(claims)
