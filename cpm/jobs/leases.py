@@ -24,7 +24,7 @@ from cpm.lib.states import RunIf, StepState
 log = structlog.get_logger(__name__)
 
 
-Param: TypeAlias = str | int | float | None
+Param: TypeAlias = str | int | float | datetime | None
 
 
 class LeaseLost(Exception):

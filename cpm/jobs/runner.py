@@ -9,6 +9,7 @@ import socket
 import time
 from collections import defaultdict
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import Any
 
 import structlog
@@ -189,12 +190,13 @@ def _write(context: StepContext, outcome: Outcome, kind: StepKind | None, engine
                     outcome.write()
                 leases.guarded(
                     context.lease,
-                    "state = %s, not_before = now() + make_interval(secs => %s), poll_group = %s, failures = %s,"
+                    "state = %s, not_before = %s, poll_group = %s, failures = %s,"
                     " progress = coalesce(%s, progress), message = %s, lease_owner = '', lease_until = NULL,"
                     " offered_until = now()",
                     [
                         StepState.WAITING if outcome.group or context.token is not None else StepState.READY,
-                        outcome.seconds,
+                        # Counted from the claim: steps polled together stay together however long writing takes.
+                        context.now + timedelta(seconds=outcome.seconds),
                         outcome.group,
                         context.lease.failures,
                         outcome.progress,

@@ -13,6 +13,7 @@ import django
 from tests.stack import running_servers
 
 BENCHMARKS = {
+    "aws_calls": "tests.benchmarks.aws_calls",
     "engine": "tests.benchmarks.engine",
     "lists": "tests.benchmarks.lists",
     "planner": "tests.benchmarks.planner",
