@@ -8,6 +8,7 @@ from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
+from api import pagination
 from api import serializers as shapes
 from api.endpoints.logs import LOG_FIELDS, Logs
 from api.fields import Always, Choice, Fields, Integer, Moment
@@ -56,6 +57,9 @@ class Singleton(Records):
         return queryset
 
     def retrieve(self, request: Request) -> HttpResponseBase:  # type: ignore[override]  # there is one row
+        # The contract gives these the parameters of lists; they change nothing, but nonsense in them is a 400.
+        if window := pagination.window_of(request):
+            window.check(1)
         return self.show(settings.current().pk)
 
 

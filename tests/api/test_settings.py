@@ -42,6 +42,13 @@ def test_security_settings_are_read_and_changed_by_root():
     assert (status, after) == (201, {"encryption_key_detection": "A"})
 
 
+def test_pages_of_settings_are_accepted_and_nonsense_is_not():
+    call = Caller(factories.root())
+
+    assert call("GET", "settings/security/?page=1&page_size=5") == call("GET", "settings/security/")
+    assert codes(call("GET", "settings/security/?page=x")[1]) == {"page": ["invalid"]}
+
+
 def test_nobody_else_reads_or_changes_settings():
     delegate = factories.delegate(factories.root(), allow_settings_changes=True, allow_backup_changes=True)
 

@@ -1,0 +1,59 @@
+"""Every registered resource type is questioned; a new one is covered by being registered."""
+
+import re
+
+import pytest
+
+from cpm.aws.errors import Throttled
+from cpm.resources.registry import BY_KEY, TYPES
+from tests.domain.fake_aws import FakeEc2, instance, volume
+
+EXAMPLES = {
+    "instances": instance("i-0000000000000000a"),
+    "volumes": volume("vol-0000000000000000a"),
+}
+each_type = pytest.mark.parametrize("kind", TYPES, ids=lambda kind: kind.key)
+
+
+@pytest.fixture
+def ec2():
+    fake = FakeEc2()
+    fake.instances, fake.volumes = [EXAMPLES["instances"]], [EXAMPLES["volumes"]]
+    return fake
+
+
+def test_keys_are_unique_and_fit_an_address():
+    assert len(BY_KEY) == len(TYPES)
+    assert all(re.fullmatch("[a-z_]+", key) for key in BY_KEY)
+
+
+@each_type
+def test_a_type_declares_all_that_is_derived_from_it(kind):
+    assert kind.noun and kind.service and kind.snapshot_kinds and kind.iam_actions
+    assert re.compile(kind.id_pattern)
+    assert len(set(kind.details)) == len(kind.details)
+
+
+@each_type
+def test_a_description_has_exactly_the_declared_details(kind, ec2):
+    id = next(value for name, value in EXAMPLES[kind.key].items() if name in {"InstanceId", "VolumeId"})
+
+    found = kind.describe(ec2.client(None, kind.service, "us-east-1"), [id])
+
+    assert re.fullmatch(kind.id_pattern, id)
+    assert found[id].id == id
+    assert sorted(found[id].details) == sorted(kind.details)
+
+
+@each_type
+def test_an_error_is_never_an_empty_answer(kind, ec2):
+    ec2.error = Throttled("RequestLimitExceeded", "", action="Describe", service="ec2", region="us-east-1")
+
+    with pytest.raises(Throttled):
+        kind.describe(ec2.client(None, kind.service, "us-east-1"), ["x-1"])
+
+
+@each_type
+def test_nothing_is_asked_about_nothing(kind, ec2):
+    assert kind.describe(ec2.client(None, kind.service, "us-east-1"), []) == {}
+    assert ec2.asked == []
