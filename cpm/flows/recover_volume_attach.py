@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
-from cpm.aws.errors import AwsError, NotFound
+from cpm.aws.errors import AwsError, InvalidState, NotFound
 from cpm.aws.gateway import AwsClient
 from cpm.flows import polling
 from cpm.flows.recover_base import QUEUE, ec2, made, resolve
@@ -89,9 +89,19 @@ def _make_room(context: StepContext, client: AwsClient, instance: dict[str, Any]
     if old is None:
         context.save_cursor({"old": held["VolumeId"], "flag": bool(held.get("DeleteOnTermination"))})
     if held.get("Status", "attached") != "detaching":
-        client.call("DetachVolume", VolumeId=held["VolumeId"], InstanceId=instance["InstanceId"])
+        _detach(client, instance["InstanceId"], held["VolumeId"])
         context.log(f"Detached {held['VolumeId']} from {payload['device']} of {instance['InstanceId']}.")
     return _soon(context, f"{held['VolumeId']} is being detached.")
+
+
+def _detach(client: AwsClient, instance_id: str, volume: str) -> None:
+    """Detach; a volume that is detached already is refused by DetachVolume with IncorrectState, and is fine."""
+    try:
+        client.call("DetachVolume", VolumeId=volume, InstanceId=instance_id)
+    except InvalidState:
+        shown = describe_volumes(client, [volume]).get(volume)
+        if shown is not None and any(one["InstanceId"] == instance_id for one in shown.get("Attachments", ())):
+            raise
 
 
 def _put(context: StepContext, client: AwsClient, instance_id: str, volume: str) -> Outcome:

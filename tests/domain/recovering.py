@@ -113,14 +113,15 @@ class Deaths:
 
 def run_and_die(world: World, monkeypatch: Any, die_at: int | None) -> int:
     """Work to the end, dying once at that event; the tick then gives the steps to a healthy worker."""
-    deaths = Deaths(die_at)
+    deaths, died = Deaths(die_at), False
     with monkeypatch.context() as patch:
         patch.setattr(AwsClient, "call", deaths.around(AwsClient.call))
         patch.setattr(leases, "guarded", deaths.around(leases.guarded))
         try:
             world.run()
         except Died:
-            pass
+            died = True
+    assert died or die_at is None or deaths.seen < die_at
     world.expire_leases()
     world.run()
     return deaths.seen
