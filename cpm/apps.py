@@ -1,6 +1,7 @@
 """The Django application: sets up logging and the AWS gateway once, when Django starts."""
 
 import logging
+import sys
 
 import structlog
 from django.apps import AppConfig
@@ -23,7 +24,8 @@ def configure_logging() -> None:
             structlog.processors.JSONRenderer(),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelName(settings.CPM_LOG_LEVEL)),
-        logger_factory=structlog.PrintLoggerFactory(file=None),
+        # Not bound to the stderr of this moment: tests and supervisors replace it. Stdout belongs to commands.
+        logger_factory=lambda *_: structlog.PrintLogger(sys.stderr),
         cache_logger_on_first_use=False,
     )
 

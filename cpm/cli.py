@@ -5,18 +5,25 @@ import os
 
 import django
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 from cpm.embedded.connection import join_running_stack
 
 # Command -> module with a typer `app` that has it.
-STACK_COMMANDS = {name: "cpm.commands.stack" for name in ("up", "api", "worker", "beat")} | {
+STACK_COMMANDS = dict.fromkeys(("up", "api", "worker", "beat"), "cpm.commands.stack") | {
     "demo": "cpm.commands.demo"
 }
 # These work with the database: Django is set up before their module is imported.
+# Their help stands here so that `cpm --help` need not load Django.
 DJANGO_COMMANDS = {
-    name: f"cpm.commands.{name}" for name in ("policy", "backups", "recover", "jobs", "apikey", "keys")
+    "policy": "List, show and run policies.",
+    "backups": "The latest backups, newest first.",
+    "recover": "Recover a volume or an instance from a backup.",
+    "jobs": "The latest jobs; also show, abort and retry one.",
+    "apikey": "Create, list and revoke API keys.",
+    "keys": "Rotate the keys that encrypt stored secrets.",
 }
+_ONLY_HELP = "cpm.only_help"
 
 
 class LazyCommands(TyperGroup):
@@ -25,11 +32,19 @@ class LazyCommands(TyperGroup):
     def list_commands(self, ctx: typer.Context) -> list[str]:  # type: ignore[override]
         return [*STACK_COMMANDS, *DJANGO_COMMANDS]
 
+    def format_help(self, ctx, formatter):  # type: ignore[no-untyped-def]
+        ctx.meta[_ONLY_HELP] = True
+        super().format_help(ctx, formatter)
+
     def get_command(self, ctx: typer.Context, cmd_name: str):  # type: ignore[no-untyped-def, override]
         if cmd_name in DJANGO_COMMANDS:
+            if _ONLY_HELP in ctx.meta:
+                return TyperCommand(cmd_name, help=DJANGO_COMMANDS[cmd_name])
             _set_up_django()
-        module = STACK_COMMANDS.get(cmd_name) or DJANGO_COMMANDS.get(cmd_name)
-        if module is None:
+            module = f"cpm.commands.{cmd_name}"
+        elif cmd_name in STACK_COMMANDS:
+            module = STACK_COMMANDS[cmd_name]
+        else:
             return None
         loaded = typer.main.get_command(importlib.import_module(module).app)
         commands = getattr(loaded, "commands", {})
@@ -48,6 +63,7 @@ def _set_up_django() -> None:
     """With the servers that the environment names, or else those of the stack that runs in the data folder."""
     os.environ.update(join_running_stack(os.environ))
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "cpm.settings")
+    os.environ.setdefault("CPM_LOG_LEVEL", "WARNING")
     django.setup()
 
 

@@ -27,7 +27,7 @@ def insert(rows: Sequence[models.Model], *, ignore_conflicts: bool = False) -> s
         return set()
     meta = rows[0]._meta
     fields = [
-        (field.attname, connection.ops.quote_name(field.column))
+        (field.attname, connection.ops.quote_name(str(field.column)))
         for field in meta.concrete_fields
         if not isinstance(getattr(rows[0], field.attname), DatabaseDefault)
     ]

@@ -1,0 +1,140 @@
+"""`cpm recover`: bring a volume or an instance back."""
+
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import typer
+from django.utils import timezone
+
+from cpm import permissions
+from cpm.commands import pictures
+from cpm.commands.terminal import AsUser, Watch, acting, console, failed, guarded, watch
+from cpm.models import Account, Actor, Recovery, Region, Snapshot
+from cpm.services import recoveries
+
+app = typer.Typer()
+recover = typer.Typer(no_args_is_help=True, help="Recover a volume or an instance from a backup.")
+app.add_typer(recover, name="recover")
+
+BackupId = Annotated[int, typer.Argument(help="Id of the backup, as in `cpm backups`.")]
+SnapshotId = Annotated[
+    str, typer.Argument(help="Id of the snapshot record, its AWS id, or the id of what was backed up.")
+]
+ToRegion = Annotated[str | None, typer.Option(help="Region to recover into, such as us-east-1.")]
+ToAccount = Annotated[str | None, typer.Option(help="Name of the account to recover into.")]
+Zone = Annotated[str | None, typer.Option(help="Availability zone, such as us-east-1a.")]
+
+
+@app.callback()
+def _group() -> None:
+    """Holds the one command of this module."""
+
+
+@recover.command()
+@guarded
+def volume(
+    backup_id: BackupId,
+    snapshot_id: SnapshotId,
+    to_region: ToRegion = None,
+    to_account: ToAccount = None,
+    zone: Zone = None,
+    capacity: Annotated[int | None, typer.Option(help="Size in GiB, no less than it was.", min=1)] = None,
+    volume_type: Annotated[str | None, typer.Option("--type", help="EBS type, such as gp3.")] = None,
+    iops: Annotated[int | None, typer.Option(help="IOPS, for the types that have them.", min=1)] = None,
+    attach_to: Annotated[str | None, typer.Option(help="Instance to attach the new volume to.")] = None,
+    device: Annotated[str | None, typer.Option(help="Device on that instance, such as /dev/sdf.")] = None,
+    attach_behaviour: Annotated[
+        str | None, typer.Option(help="What happens to a volume that is attached there already.")
+    ] = None,
+    watch_it: Watch = False,
+    user: AsUser = "",
+) -> None:
+    """Make a new volume from a snapshot, and attach it if asked to."""
+    actor = acting(user)
+    request = {
+        **_where(actor, to_region, to_account, zone),
+        "capacity": capacity,
+        "aws_resource_type": volume_type,
+        "iops": iops,
+        "attach_to": attach_to,
+        "device": device,
+        "attach_behaviour": attach_behaviour,
+    }
+    _start(recoveries.recover_volume, actor, _snapshot(actor, backup_id, snapshot_id), request, watch_it)
+
+
+@recover.command()
+@guarded
+def instance(
+    backup_id: BackupId,
+    snapshot_id: SnapshotId,
+    to_region: ToRegion = None,
+    to_account: ToAccount = None,
+    zone: Zone = None,
+    restore_from: Annotated[str | None, typer.Option(help="S from snapshots, I from an image.")] = None,
+    instance_type: Annotated[str | None, typer.Option(help="Instance type, such as m7i.large.")] = None,
+    count: Annotated[int | None, typer.Option(help="How many instances to launch.", min=1)] = None,
+    subnet: Annotated[str | None, typer.Option(help="Subnet to launch into.")] = None,
+    vpc: Annotated[str | None, typer.Option(help="VPC to launch into.")] = None,
+    key_pair: Annotated[str | None, typer.Option(help="Name of the key pair.")] = None,
+    watch_it: Watch = False,
+    user: AsUser = "",
+) -> None:
+    """Launch the instance of a backup again."""
+    actor = acting(user)
+    request = {
+        **_where(actor, to_region, to_account, zone),
+        "restore_from": restore_from,
+        "instance_type": instance_type,
+        "num_instances_to_recover": count,
+        "vpc_subnet_id": subnet,
+        "vpc": vpc,
+        "placement": "V" if vpc or subnet else "Z" if zone else None,
+        "key_pair": key_pair,
+    }
+    _start(recoveries.recover_instance, actor, _snapshot(actor, backup_id, snapshot_id), request, watch_it)
+
+
+def _where(actor: Actor, region: str | None, account: str | None, zone: str | None) -> dict[str, Any]:
+    where: dict[str, Any] = {"zone": zone}
+    if region:
+        where["to_region"] = _id(Region.objects.filter(aws_region=region), f"There is no region {region}.")
+    if account:
+        reachable = permissions.visible(actor.user, Account.objects.all(), "recoveries.start")
+        where["to_account"] = _id(reachable.filter(name=account), f"There is no account {account}.")
+    return where
+
+
+def _id(rows: Any, otherwise: str) -> int:
+    found = rows.values_list("pk", flat=True).first()
+    if found is None:
+        raise failed(otherwise)
+    return int(found)
+
+
+def _snapshot(actor: Actor, backup_id: int, name: str) -> Snapshot:
+    rows = permissions.visible(actor.user, Snapshot.objects.all(), "recoveries.start").filter(
+        backup=backup_id
+    )
+    rows = rows.select_related("backup__user", "backup__account", "backup__policy", "account")
+    found = list(rows.filter(pk=int(name))) if name.isdecimal() else []
+    found = (
+        found or list(rows.filter(aws_id=name)[:1]) or list(rows.filter(source_id=name).order_by("id")[:1])
+    )
+    if not found:
+        raise failed(f"Backup {backup_id} has no snapshot {name}.")
+    return found[0]
+
+
+def _start(
+    service: Callable[..., Recovery],
+    actor: Actor,
+    snapshot: Snapshot,
+    request: dict[str, Any],
+    watch_it: bool,
+) -> None:
+    said = {key: value for key, value in request.items() if value is not None}
+    recovery = service(actor=actor, snapshot=snapshot, request=said, credentials=None, now=timezone.now())
+    console.print(f"Recovery {recovery.pk} has started.", markup=False)
+    if watch_it:
+        watch(lambda: pictures.of_recovery(recovery.pk))
