@@ -154,6 +154,7 @@ class Stack:
         self.env |= {
             "CPM_AWS_ENDPOINT_URL": f"http://127.0.0.1:{self._simulator_port}",
             "CPM_AWS_RATE_FACTOR": "1000",
+            "CPM_POLL_SECONDS": "2",
             # So that accounts that use the server's own role work without a metadata service.
             "AWS_ACCESS_KEY_ID": SIMULATED_ACCESS_KEY,
             "AWS_SECRET_ACCESS_KEY": SIMULATED_SECRET_KEY,
