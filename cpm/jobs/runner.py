@@ -45,11 +45,12 @@ def run_message(step_id: int, *, engine: Engine, budget: float = DRAIN_SECONDS) 
     """
     leases.keeper.start()
     owner = owner_name()
-    queue_name = Step.objects.filter(pk=step_id).values_list("queue", flat=True).first()
+    claimed = leases.claim_one(step_id, owner)
+    known = [lease.queue for lease in claimed] or Step.objects.filter(pk=step_id).values_list("queue", flat=True)
+    queue_name = next(iter(known), None)
     if queue_name is None:
         return 0
-    ran = run_leases(leases.claim_one(step_id, owner), engine=engine)
-    return ran + drain(queue_name, engine=engine, budget=budget)
+    return run_leases(claimed, engine=engine) + drain(queue_name, engine=engine, budget=budget)
 
 
 def drain(queue_name: str, *, engine: Engine, budget: float = DRAIN_SECONDS) -> int:
