@@ -32,12 +32,18 @@ class Filter:
 
     schema: ClassVar[Mapping[str, Any]] = {"type": "string"}
     description = ""
+    required = False
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str = "") -> None:
         self.path = path
 
     def apply(self, rows: Rows, text: str) -> Rows:
         return rows.filter(**{self.path: text})
+
+    @classmethod
+    def read(cls, text: str) -> Any:
+        """The parameter's value, for operations that do not filter rows with it. Raises ValueError."""
+        return text
 
     def describe(self) -> dict[str, Any]:
         return dict(self.schema)
@@ -57,7 +63,7 @@ class Ids(Filter):
         return rows.filter(**({self.path: ids[0]} if len(ids) == 1 else {f"{self.path}__in": ids}))
 
     @classmethod
-    def read(cls, text: str) -> list[int]:
+    def read(cls, text: str) -> Any:
         return [cls._id(part) for part in text.split(",")]
 
     @staticmethod
@@ -66,6 +72,34 @@ class Ids(Filter):
         if not re.fullmatch(r"[0-9]{1,19}", text, re.ASCII) or int(text) > BIGGEST:
             raise ValueError("This must be an id: a whole number.")
         return int(text)
+
+
+class Id(Ids):
+    """One id."""
+
+    description = "An id."
+
+    @classmethod
+    def read(cls, text: str) -> Any:
+        return cls._id(text)
+
+
+class Number(Filter):
+    """A whole number that the operation cannot do without."""
+
+    schema = {"type": "integer", "minimum": 0}
+    required = True
+
+    def __init__(self, description: str) -> None:
+        super().__init__()
+        self.description = description
+
+    @classmethod
+    def read(cls, text: str) -> int:
+        # Clients that take the contract's type at its word send 3.0.
+        if not re.fullmatch(r"[0-9]{1,9}(\.0+)?", text.strip(), re.ASCII):
+            raise ValueError("This must be a whole number.")
+        return int(text.strip().partition(".")[0])
 
 
 class Choices(Filter):
@@ -131,11 +165,28 @@ class Matching(Filter):
     """Rows that a function of the declaring module picks: `function(rows, text) -> rows`."""
 
     def __init__(self, function: Callable[[Rows, str], Rows], description: str = "") -> None:
-        super().__init__("")
+        super().__init__()
         self.function, self.description = function, description
 
     def apply(self, rows: Rows, text: str) -> Rows:
         return self.function(rows, text)
+
+
+def values_of(request: Request, filters: Mapping[str, Filter]) -> dict[str, Any]:
+    """The parameters that a client gave, read as their kinds. Raises `ValidationFailed`."""
+    found = {}
+    for name, filter in filters.items():
+        text = request.query_params.get(name, "")
+        if has_control_characters(text):
+            raise ValidationFailed.one(name, "Control characters are not allowed.", "control_characters")
+        if not text.strip() and filter.required:
+            raise ValidationFailed.one(name, "This parameter is required.", "required")
+        if text.strip():
+            try:
+                found[name] = filter.read(text)
+            except ValueError as error:
+                raise ValidationFailed.one(name, str(error)) from error
+    return found
 
 
 def read_moment(text: str) -> tuple[datetime, datetime]:
@@ -208,19 +259,20 @@ class ContractFilterBackend(BaseFilterBackend):
 
     def get_schema_operation_parameters(self, view: Any) -> list[dict[str, Any]]:
         found = [
-            _parameter(name, filter.description, filter.describe()) for name, filter in view.filters.items()
+            parameter(name, filter.description, filter.describe()) for name, filter in view.filters.items()
         ]
         if view.ordering:
             names = ", ".join(f"`{name}`" for name in view.ordering)
             text = f"One of {names}, or several with commas between them; a minus sign turns the order round."
-            found.append(_parameter("ordering", text, {"type": "string"}))
+            found.append(parameter("ordering", text, {"type": "string"}))
         if view.search:
-            found.append(_parameter("search", "Words that must all occur.", {"type": "string"}))
+            found.append(parameter("search", "Words that must all occur.", {"type": "string"}))
         return found
 
 
-def _parameter(name: str, description: str, schema: dict[str, Any]) -> dict[str, Any]:
-    return {"name": name, "in": "query", "description": description, "schema": schema}
+def parameter(name: str, description: str, schema: dict[str, Any], required: bool = False) -> dict[str, Any]:
+    """A query parameter in OpenAPI's terms."""
+    return {"name": name, "in": "query", "required": required, "description": description, "schema": schema}
 
 
 def searched(rows: Rows, paths: Sequence[str], text: str) -> Rows:

@@ -5,6 +5,7 @@ from typing import Any
 from drf_spectacular.openapi import AutoSchema
 from drf_spectacular.utils import OpenApiParameter, OpenApiResponse
 
+from api.filters import parameter
 from api.idempotency import HEADER
 from api.pagination import OptionalPagination
 from api.renderers import CsvRenderer
@@ -124,13 +125,12 @@ class ContractSchema(AutoSchema):
         return found
 
     def _filter_parameters(self, operation: Any) -> list[dict[str, Any]]:
-        own = [
-            {"name": name, "in": "query", "description": item.description, "schema": item.describe()}
+        found = [
+            parameter(name, item.description, item.describe(), required=item.required)
             for name, item in operation.filters.items()
         ]
-        found: list[dict[str, Any]] = own
         for backend in self.view.filter_backends:
-            found = found + backend().get_schema_operation_parameters(self.view)
+            found += backend().get_schema_operation_parameters(self.view)
         return found
 
     def get_filter_backends(self) -> list[Any]:

@@ -9,6 +9,7 @@ urlpatterns = [
     path("", include("api.endpoints.backups")),
     path("", include("api.endpoints.lookups")),
     path("", include("api.endpoints.policies")),
+    path("", include("api.endpoints.recover")),
     path("", include("api.endpoints.recoveries")),
     path("", include("api.endpoints.schedules")),
     path("", include("api.endpoints.settings")),

@@ -38,7 +38,7 @@ from api import (
     rows,
 )
 from api.fields import Fields
-from api.filters import Asked, ContractFilterBackend, Filter
+from api.filters import Asked, ContractFilterBackend, Filter, values_of
 from api.negotiation import accepted_version, newer
 from api.pagination import Window
 from api.renderers import CsvRenderer, JsonRenderer
@@ -129,6 +129,14 @@ class Endpoint(ViewSetMixin, APIView):
         serializer = self.operation.body(data=self.request.data)
         serializer.is_valid(raise_exception=True)
         return dict(serializer.validated_data)
+
+    def values(self) -> dict[str, Any]:
+        """The parameters that the operation declares and the client gave. Raises `ValidationFailed`."""
+        return values_of(self.request, self.operation.filters)
+
+    def show_one(self, row: Rows) -> HttpResponse:
+        """The only row of a queryset of `Fields.on`, as the operation's answer."""
+        return HttpResponse(row.get(), status=self.operation.answers, content_type="application/json")
 
     def once(self, work: Callable[[], HttpResponseBase]) -> HttpResponseBase:
         """Runs work that must not start twice under one `Idempotency-Key`; see `api.idempotency`."""

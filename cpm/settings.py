@@ -121,6 +121,7 @@ REST_FRAMEWORK = {
     "DEFAULT_SCHEMA_CLASS": "api.schema.ContractSchema",
     "EXCEPTION_HANDLER": "api.errors.render",
     "UNAUTHENTICATED_USER": None,
+    "URL_FORMAT_OVERRIDE": None,
 }
 SIMPLE_JWT = {
     "ACCESS_TOKEN_LIFETIME": timedelta(seconds=int(os.environ.get("CPM_ACCESS_TOKEN_SECONDS", "3600"))),

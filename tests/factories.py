@@ -99,7 +99,7 @@ def target(of: Policy | None = None, **fields: Any) -> Target:
     return Target.objects.create(
         **{
             "policy": of or policy(),
-            "resource_type": "instance",
+            "resource_type": "instances",
             "aws_region": "us-east-1",
             "aws_resource_id": f"i-{next(_numbers):017x}",
             "name": _name("target"),
@@ -145,7 +145,7 @@ def snapshot(of: Backup | None = None, kind: SnapshotKind = SnapshotKind.VOLUME,
         **{
             "backup": of,
             "kind": kind,
-            "resource_type": "instance" if kind == SnapshotKind.INSTANCE else "volume",
+            "resource_type": "instances" if kind == SnapshotKind.INSTANCE else "volumes",
             "account": of.account,
             "account_name": of.account_name,
             "aws_account_number": of.account.account_number if of.account else "",

@@ -16,7 +16,7 @@ from api.fields import Boolean, Choice, Fields, Integer, Moment, NumberAsText, O
 from api.filters import Choices, Filter, Flag, Ids, Matching, Moments
 from api.pagination import Window
 from api.views import Operation, Records, Rows
-from cpm.lib.states import BACKUP_WITH_SNAPSHOTS, BackupStatus, CopyStatus, DrStatus
+from cpm.lib.states import BACKUP_WITH_SNAPSHOTS, BackupStatus, CopyStatus, DrStatus, SnapshotKind
 from cpm.models import Backup, ScriptLog, Snapshot
 from cpm.services import backup_tally, freezer
 
@@ -60,14 +60,14 @@ FREEZER_FIELDS = FIELDS.without(
 )
 
 
-def of_resource(kind: str) -> Filter:
-    """Backups of resources of a kind whose AWS id, name or tags contain the text."""
+def of_resource(**which: str) -> Filter:
+    """Backups that have such snapshot records of a resource whose AWS id, name or tags contain the text."""
 
     def narrow(rows: Rows, text: str) -> Rows:
         snapshots = Snapshot.objects.annotate(tags=Cast("details__tags", TextField())).filter(
             Q(source_id__icontains=text) | Q(source_name__icontains=text) | Q(tags__icontains=text),
             backup=OuterRef("pk"),
-            resource_type=kind,
+            **which,
         )
         return rows.filter(Exists(snapshots))
 
@@ -93,14 +93,14 @@ class Backups(Records):
         "is_freezer_item": Flag("is_freezer_item"),
         "policy": Ids("policy_id"),
         "s3_copy_status": Choices("s3_copy_status", CopyStatus),
-        "search_by_aurora": of_resource("rds_cluster"),
-        "search_by_dynamo_db": of_resource("dynamodb_table"),
-        "search_by_efs": of_resource("efs"),
-        "search_by_instance": of_resource("instance"),
-        "search_by_rds": of_resource("rds_database"),
-        "search_by_redshift": of_resource("redshift_cluster"),
-        "search_by_s3_sync": of_resource("s3_bucket"),
-        "search_by_volume": of_resource("volume"),
+        "search_by_aurora": of_resource(resource_type="rds_clusters"),
+        "search_by_dynamo_db": of_resource(resource_type="dynamodb_tables"),
+        "search_by_efs": of_resource(resource_type="efs"),
+        "search_by_instance": of_resource(kind=SnapshotKind.INSTANCE),
+        "search_by_rds": of_resource(resource_type="rds_databases"),
+        "search_by_redshift": of_resource(resource_type="redshift_clusters"),
+        "search_by_s3_sync": of_resource(resource_type="s3_buckets"),
+        "search_by_volume": of_resource(kind=SnapshotKind.VOLUME),
         "start_time": Moments("start_time"),
         "status": Choices("status", BackupStatus),
         "tracker_id": Ids("tracker_id"),

@@ -1,6 +1,8 @@
 """Recovery records and their logs."""
 
 from django.urls import path
+from rest_framework.request import Request
+from rest_framework.response import Response
 
 from api.endpoints.logs import LOG_FIELDS, Logs
 from api.fields import Always, Boolean, Choice, Fields, Integer, Moment, Nothing, Object, Text, TextOrNull
@@ -8,6 +10,7 @@ from api.filters import Choices, Ids, Matching
 from api.views import Operation, Records
 from cpm.lib.states import CopyStatus, RecoveryStatus, RecoveryType
 from cpm.models import Recovery
+from cpm.services import recoveries
 
 
 def _never_started() -> Object:
@@ -71,7 +74,14 @@ class Recoveries(Records):
     operations = {
         "list": Operation("recoveries.read", since="1.0.0", many=True, summary="List recoveries"),
         "retrieve": Operation("recoveries.read", since="1.0.0", summary="Show a recovery"),
+        "destroy": Operation(
+            "recoveries.delete", since="1.0.0", answers=204, summary="Delete the record of a recovery"
+        ),
     }
+
+    def destroy(self, request: Request, id: int) -> Response:
+        recoveries.delete(actor=self.actor, recovery=self.find(id))
+        return self.done()
 
 
 class RecoveryLogs(Logs):
@@ -92,6 +102,6 @@ class RecoveryLogs(Logs):
 
 urlpatterns = [
     path("recoveries/", Recoveries.as_view({"get": "list"})),
-    path("recoveries/<id:id>/", Recoveries.as_view({"get": "retrieve"})),
+    path("recoveries/<id:id>/", Recoveries.as_view({"get": "retrieve", "delete": "destroy"})),
     path("recoveries/<id:id>/logs/", RecoveryLogs.as_view({"get": "list"})),
 ]

@@ -1,17 +1,16 @@
 """Future runs, as schedules and policies show them."""
 
-import re
 from collections.abc import Iterable
 from datetime import UTC, datetime
 
 from django.db.models import TextField, Value
-from rest_framework.request import Request
 
 from api.fields import Fields, Text
-from cpm.lib.errors import ValidationFailed
+from api.filters import Filter, Number
 from cpm.services.run_times import RunTime, system_zone, zone_of
 
 NOT_FROM_A_TABLE = Value("", output_field=TextField())
+DAYS_AHEAD: dict[str, Filter] = {"days_ahead": Number("How many days ahead to look.")}
 SHOWN = Text(NOT_FROM_A_TABLE)
 RUN_TIME_FIELDS = Fields(
     schedule_name=SHOWN,
@@ -21,16 +20,6 @@ RUN_TIME_FIELDS = Fields(
     system_timezone=SHOWN,
     time=SHOWN,
 )
-
-
-def days_ahead(request: Request) -> int:
-    """The required parameter `days_ahead`. Raises `ValidationFailed` when it is absent or no whole number."""
-    text = request.query_params.get("days_ahead", "").strip()
-    if not text:
-        raise ValidationFailed.one("days_ahead", "Say how many days ahead to look.", "required")
-    if not re.fullmatch(r"[0-9]{1,9}(\.0+)?", text, re.ASCII):
-        raise ValidationFailed.one("days_ahead", "This must be a whole number of days.")
-    return int(text.partition(".")[0])
 
 
 def as_rows(runs: Iterable[RunTime]) -> list[dict[str, str]]:

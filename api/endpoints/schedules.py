@@ -13,7 +13,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from api import serializers as shapes
-from api.endpoints.run_times import RUN_TIME_FIELDS, as_rows, days_ahead
+from api.endpoints.run_times import DAYS_AHEAD, RUN_TIME_FIELDS, as_rows
 from api.fields import Always, Boolean, Choice, Fields, Integer, Items, Moment, Text, TextOrNull
 from api.filters import Ids, Matching
 from api.views import Endpoint, Operation, Records, Rows
@@ -189,13 +189,14 @@ class ScheduleRunTimes(Endpoint):
     operations = {
         "list": Operation(
             "schedules.read_run_times", since="1.4.0", many=True, paged=False, fields=RUN_TIME_FIELDS,
+            filters=DAYS_AHEAD,
             summary="List a schedule's future runs",
         ),
     }  # fmt: skip
 
     def list(self, request: Request, schedule_id: int) -> Any:
         schedule = self.found(Schedule.objects.all(), schedule_id, "schedule")
-        days = days_ahead(request)
+        days = self.values()["days_ahead"]
         return self.listed(as_rows(run_times.of_schedule(schedule, now=timezone.now(), days_ahead=days)))
 
 

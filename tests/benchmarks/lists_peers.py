@@ -71,7 +71,7 @@ FROM (
         json_build_object('progress_percent', s3_copy_progress, 'status', s3_copy_status) AS s3_copy_status,
         to_char(start_time AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"') AS start_time, status, user_id AS user
     FROM cpm_backup WHERE user_id = %(user)s AND account_id = %(account)s
-    ORDER BY start_time DESC, id DESC LIMIT 50
+    ORDER BY cpm_backup.start_time DESC, id DESC LIMIT 50
 ) AS page
 """
 

@@ -48,4 +48,6 @@ def success(operation: Operation) -> dict[str, Any]:
 
 
 def parameters(operation: Operation) -> list[str]:
-    return [parameter["name"] for parameter in operation.get("query_params", [])]
+    """Names of the query parameters. The guide also lists pages for answers that are no lists; they mean nothing."""
+    names = [parameter["name"] for parameter in operation.get("query_params", [])]
+    return names if success(operation).get("array") else [n for n in names if n not in ("page", "page_size")]

@@ -1,12 +1,17 @@
 """A small server with something of everything, and what a good request to each operation needs of it."""
 
+import os
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+from api import authentication
+from cpm.aws import gateway
+from cpm.flows.identities import encrypt_secret
 from cpm.lib.states import Authentication, SnapshotKind
-from cpm.models import Region, User
+from cpm.models import Region, Snapshot, User
 from tests import factories as make
+from tests.simulated_aws import DEFAULT_ACCOUNT, SimulatedAws
 
 REGION = "us-east-1"
 INSTANCE_DETAILS = {
@@ -32,10 +37,14 @@ class Server:
     ids: dict[str, Any] = field(default_factory=dict)
 
 
-def populate() -> Server:
-    """Rows of every kind, owned by root."""
+def populate(aws: SimulatedAws) -> Server:
+    """Rows of every kind, owned by root; what operations ask AWS about exists in the simulated one."""
+    gateway.configure(gateway.GatewayConfig(endpoint_url=aws.url, redis_url=os.environ["CPM_REDIS_URL"]))
     root = make.root()
     server = Server(root, make.api_key(root))
+    token = authentication.obtain(server.api_key)
+    server.ids |= {"api_key": server.api_key, "refresh": str(token), "access": str(token.access_token)}
+    _resources(server, aws)
     _accounts_and_policies(server)
     _backups(server)
     alert = make.alert(root)
@@ -44,18 +53,58 @@ def populate() -> Server:
     return server
 
 
+def _resources(server: Server, aws: SimulatedAws) -> None:
+    """Two instances from one image, with a look-alike of it, and free volumes."""
+    image = aws.image((1, 1))
+    ec2 = aws.client("ec2", REGION)
+    name = ec2.describe_images(ImageIds=[image])["Images"][0]["Name"]
+    ec2.copy_image(Name=f"{name}-copy", SourceImageId=image, SourceRegion=REGION)
+    protected, volumes = aws.instance((1, 1), ImageId=image)
+    other, _ = aws.instance((1, 1), ImageId=image)
+    in_use = sorted(volumes.values())
+    server.ids |= {
+        "aws_image": image, "aws_instance": protected, "aws_other_instance": other,
+        "aws_instance_volume": in_use[0], "aws_other_instance_volume": in_use[1],
+        "aws_volume": aws.volume(), "aws_other_volume": aws.volume(),
+    }  # fmt: skip
+    access_key, secret_key = aws.credentials()
+    server.ids |= {"aws_access_key": access_key, "aws_secret_key": secret_key}
+
+
 def _accounts_and_policies(server: Server) -> None:
     root = server.root
-    account, dr = make.account(root), make.account(root, is_dr_account=True)
-    spare, spare_dr = make.account(root), make.account(root, is_dr_account=True)
-    schedule = make.schedule(root, start_date=datetime(2026, 1, 1, tzinfo=UTC))
-    disable_time = make.disable_time(schedule)
-    policy = make.policy(account, (schedule,), dr_account=dr)
-    instance = make.target(
-        policy, details={**INSTANCE_DETAILS, "root_device": "/dev/xvda"}, which_volumes="I"
+    account = make.account(
+        root,
+        authentication=Authentication.KEYS,
+        access_key=server.ids["aws_access_key"],
+        secret_key=encrypt_secret(server.ids["aws_secret_key"]),
+        account_number=DEFAULT_ACCOUNT,
+        role_name="",
     )
-    target_volume = make.target_volume(instance)
-    volume = make.target(policy, resource_type="volume", aws_resource_id="vol-0123456789abcdef0")
+    dr = make.account(root, is_dr_account=True)
+    spare, spare_dr = make.account(root), make.account(root, is_dr_account=True)
+    schedule = make.schedule(root, start_date=datetime(2026, 1, 1, 12, tzinfo=UTC))
+    disable_time = make.disable_time(schedule)
+    region = Region.objects.get(aws_region=REGION).pk
+    policy = make.policy(
+        account, (schedule,), dr_account=dr, dr_account_regions=[region], dr_regions=[region]
+    )
+    devices = {
+        "/dev/xvda": server.ids["aws_instance_volume"],
+        "/dev/xvdb": server.ids["aws_other_instance_volume"],
+    }
+    instance = make.target(
+        policy,
+        aws_resource_id=server.ids["aws_instance"],
+        details={
+            **INSTANCE_DETAILS,
+            "root_device": "/dev/xvda",
+            "volumes": [{"device": device, "volume_id": volume} for device, volume in devices.items()],
+        },
+        which_volumes="I",
+    )
+    target_volume = make.target_volume(instance, aws_resource_id=server.ids["aws_instance_volume"])
+    volume = make.target(policy, resource_type="volumes", aws_resource_id=server.ids["aws_volume"])
     spare_policy = make.policy(account)
     tag = policy.custom_tags.create(tag_name="cpm", tag_value="yes")
     server.ids |= {
@@ -73,7 +122,13 @@ def _backups(server: Server) -> None:
     script_log = make.script_log(backup)
     make.log_line("backup", backup.pk)
     details = {
-        SnapshotKind.INSTANCE: INSTANCE_DETAILS, SnapshotKind.VOLUME: VOLUME_DETAILS,
+        SnapshotKind.INSTANCE: {
+            **INSTANCE_DETAILS, "aws_image_id": server.ids["aws_image"],
+            "network_interfaces": [
+                {"id": "eni-1", "device_index": 0}, {"id": "eni-2", "device_index": 1, "subnet": "subnet-1"},
+            ],
+        },
+        SnapshotKind.VOLUME: VOLUME_DETAILS,
         SnapshotKind.DR_VOLUME: DR_DETAILS, SnapshotKind.DR_INITIAL_AMI: AMI_DETAILS,
         SnapshotKind.ONLY_DR_AMI: AMI_DETAILS,
     }  # fmt: skip
@@ -83,6 +138,10 @@ def _backups(server: Server) -> None:
             cbt_valid_size_mb=1, cbt_changed_size_mb=1,
         )  # fmt: skip
         server.ids[f"snapshot:{kind}"] = snapshot.pk
+    # A volume of the instance, so that it can be recovered.
+    Snapshot.objects.filter(pk=server.ids[f"snapshot:{SnapshotKind.VOLUME}"]).update(
+        parent=server.ids[f"snapshot:{SnapshotKind.INSTANCE}"]
+    )
     recovery = make.recovery(
         make.snapshot(backup), status="R", recovered_resource_ids="vol-1 (original: vol-2)"
     )

@@ -37,9 +37,41 @@ VALUES: dict[str, Any] = {
     "account": "{account}", "user": "{user}", "schedules": ["{schedule}"], "name": "a-name", "description": "text",
     "start_date": "2030-01-01T00:00:00Z", "end_date": "2031-01-01T00:00:00Z", "timezone": "Europe/Berlin",
     "start_time": "01:00", "end_time": "02:00", "capacity": 10, "every_how_many": 1,
+    "dr_account": "{dr_account}", "aws_root_device": "/dev/xvda", "use_remote_agent": False, "enable_agent_vss": False,
 }  # fmt: skip
 # The same by operation, for what only makes sense there. None leaves the field out.
-BODIES: dict[str, dict[str, Any]] = {}
+KEYS = {
+    "authentication": "C", "aws_access_key": "{aws_access_key}", "aws_secret_key": "{aws_secret_key}",
+    "account_number": "123456789012",
+}  # fmt: skip
+INSTANCE_RECOVERY = {
+    "kernel_id": None, "ram_disk_id": None, "instance_type": "t3.small", "architecture": "x86_64",
+    "image_id": None, "vpc": [], "credentials": None, "from_account": "{account}", "to_account": "{account}",
+    "to_region": "{region}", "instance_volumes": [], "ephemeral_devices": [], "vpc_assign_ip": None,
+    "placement_group": "", "placement": "Z", "zone": "us-east-1a", "instance_profile_arn": None,
+}  # fmt: skip
+VOLUME_RECOVERY = {
+    "attach_to": None, "device": "/dev/xvdf", "aws_resource_type": "gp3", "iops": 3000, "zone": "us-east-1a",
+    "credentials": None, "to_account": "{account}",
+}  # fmt: skip
+BODIES: dict[str, dict[str, Any]] = {
+    "4.2": {**KEYS, "is_dr_account": False},
+    "4.5": {**KEYS, "is_dr_account": False},
+    "4.12": {**KEYS, "is_dr_account": True},
+    "4.15": {**KEYS, "is_dr_account": True},
+    "7.27": VOLUME_RECOVERY,
+    "7.44": INSTANCE_RECOVERY,
+    "7.67": VOLUME_RECOVERY,
+    "13.34": {"aws_region": "us-east-1", "aws_resource_id": "{aws_other_instance}"},
+    "13.39": {"aws_resource_id": "{aws_other_instance_volume}"},
+    "13.60": {"aws_region": "us-east-1", "aws_resource_id": "{aws_other_volume}"},
+    "25.1": {"api_key": "{api_key}"},
+    "25.2": {"refresh": "{refresh}"},
+}
+# What makes sense when only the required fields are sent: the server's own role needs no keys.
+BARE: dict[str, dict[str, Any]] = {
+    number: {"authentication": "R"} for number in ("4.2", "4.5", "4.12", "4.15")
+}
 # Query parameters that an operation cannot do without, and values that make sense.
 QUERIES: dict[str, Any] = {
     "account": "{account}", "policy": "{policy}", "user": "{user}", "id": "1", "schedules": "{schedule}",
@@ -82,7 +114,7 @@ def filled(value: Any, server: Server) -> Any:
 
 def body_of(operation: Operation, server: Server, required_only: bool = False) -> dict[str, Any]:
     """A good body: every field of the contract, or only those that it requires."""
-    own = BODIES.get(operation["id"], {})
+    own = BODIES.get(operation["id"], {}) | (BARE.get(operation["id"], {}) if required_only else {})
     found = _object(operation["body"], server, own, required_only)
     return {name: value for name, value in found.items() if value is not None}
 

@@ -9,12 +9,17 @@ import sys
 from collections import defaultdict
 from contextlib import ExitStack
 from importlib import import_module
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import django
+import structlog
 from django.core.management import call_command
 from django.test.utils import setup_databases, teardown_databases
 
+from tests import simulated_aws
 from tests.contract.facts import operations, promised
+from tests.simulated_aws import SimulatedAws
 from tests.stack import running_servers
 
 
@@ -23,17 +28,20 @@ def main() -> int:
         os.environ.update(stack.enter_context(running_servers()))
         django.setup()
         logging.disable(logging.CRITICAL)
+        structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
         # A database of its own beside the configured one, so that nobody's rows are touched.
         databases = setup_databases(verbosity=0, interactive=False)
         stack.callback(teardown_databases, databases, 0)
         call_command("check", fail_level="ERROR", verbosity=0)
-        return _report()
+        aws = simulated_aws.start(Path(stack.enter_context(TemporaryDirectory())))
+        stack.callback(aws.stop)
+        return _report(aws)
 
 
-def _report() -> int:
+def _report(aws: SimulatedAws) -> int:
     # They import models, which exist only once Django is set up.
     conformance = import_module("tests.contract.conformance")
-    call = conformance.Caller(import_module("tests.contract.populated").populate())
+    call = conformance.Caller(import_module("tests.contract.populated").populate(aws))
     required = set(promised())
     green: dict[str, list[str]] = defaultdict(list)
     missing: dict[str, list[str]] = defaultdict(list)

@@ -1,0 +1,54 @@
+"""The table of rights says what the contract's permissions say, for every operation that is implemented."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.urls import resolve
+
+from cpm.permissions import RIGHTS, Caller, Reach
+from tests.contract import conformance
+from tests.contract.facts import Operation, operations
+
+STATED = json.loads(Path(__file__).with_name("permissions.json").read_text())["operations"]
+# Our words for the contract's reaches; a delegate's own objects are those of its original user.
+REACHES = {
+    "none": Reach.NONE, "own": Reach.OWN, "original_user": Reach.OWN, "own+managed": Reach.OWN_AND_MANAGED,
+    "original_user+managed": Reach.OWN_AND_MANAGED, "shared": Reach.SHARED, "server": Reach.SERVER,
+}  # fmt: skip
+
+
+def rule(operation: Operation) -> dict[str, Any]:
+    """The stated rule with what is proposed laid over it, key by key, roles one by one."""
+    stated = STATED[f"{operation['method']} {operation['path']}"]
+    merged = {**stated, "roles": dict(stated["roles"])}
+    for layer in ("fills", "tightens"):
+        proposed = (stated["proposed"] or {}).get(layer) or {}
+        merged["roles"] |= proposed.get("roles", {})
+        merged |= {key: value for key, value in proposed.items() if key != "roles"}
+    return merged
+
+
+def right_of(operation: Operation) -> str | None:
+    path = operation["path"]
+    for parameter in operation.get("path_params", []):
+        path = path.replace(f"{{{parameter['name']}}}", "1")
+    view: Any = resolve(path).func
+    return view.cls.operations[view.actions[operation["method"].lower()]].right
+
+
+@pytest.mark.parametrize("number", [o["id"] for o in operations() if conformance.implemented(o)])
+def test_an_operation_needs_the_right_that_the_contract_states(number: str):
+    operation = next(o for o in operations() if o["id"] == number)
+
+    expected, right = rule(operation), right_of(operation)
+
+    if right is None:
+        assert set(expected["roles"].values()) == {"public"}
+        return
+    row = RIGHTS[right]
+    assert {caller: row.reach[Caller(caller)] for caller in expected["roles"]} == {
+        caller: REACHES[reach] for caller, reach in expected["roles"].items()
+    }
+    assert sorted(row.flags) == sorted(expected["delegate_flags"])
