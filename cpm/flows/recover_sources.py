@@ -19,13 +19,14 @@ from cpm.flows.recover_base import (
     account_number,
     aws,
     ec2,
+    lists_lag,
     marked,
     marks,
     not_shown,
     refused,
     resolve,
 )
-from cpm.jobs.context import StepContext
+from cpm.jobs.context import NotYet, StepContext
 from cpm.jobs.kinds import Done, Failed, Outcome, StepKind, StepSpec
 from cpm.lib.states import JobState, KeyDetection, SnapshotStatus
 from cpm.models import ServerSettings, Snapshot, Step
@@ -85,6 +86,9 @@ def choose(
                 if row.aws_id in shown:
                     found[pk] = Source(row, place, shown[row.aws_id])
                     del open_rows[pk]
+                elif row.end_time is not None and lists_lag(context, row.end_time):
+                    wait = polling.again(context.now, message=f"Waiting for {row.aws_id} to appear.")
+                    raise NotYet(wait)
     return {pk: _with_key(context, source, target) for pk, source in found.items()}
 
 

@@ -227,7 +227,7 @@ def test_a_lost_native_snapshot_is_replaced_by_its_dr_copy(world, aws):
 
 
 def test_given_credentials_are_used_and_never_kept(world, aws):
-    volume, row, _ = backed_up(world, aws)
+    _, row, _ = backed_up(world, aws)
     key, secret = aws.credentials()
     world.account.access_key = "AKIANOTWORKING000000"
     world.account.save()
