@@ -91,7 +91,8 @@ def _run(folder: Path, display: Display, *, sabotage: bool) -> None:
     with embedded.running(options, tell=display.say, on_death=lambda death: _report(display, death)) as stack:
         assert stack.connection is not None
         patience = Patience()
-        story = Story(stack.connection, stack.supervisor, stack.env, display, patience, sabotage)
+        names = [f"worker{number}" for number in range(1, WORKERS + 1)]
+        story = Story(stack.connection, stack.supervisor, names, display, patience, sabotage)
         failures: list[BaseException] = []
         thread = threading.Thread(target=_tell, args=(story, failures), name="story")
         with display.shown():

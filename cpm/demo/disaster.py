@@ -1,13 +1,12 @@
 """Losing things: the source, its region's snapshots, and a worker in the middle of its work."""
 
-import json
 import os
 import signal
-import subprocess
-import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import Any
+
+import psycopg
 
 from cpm.demo.aws import SimulatedAws, own_snapshots
 from cpm.demo.errors import DemoFailed
@@ -16,8 +15,13 @@ from cpm.demo.world import World
 from cpm.embedded.supervisor import Supervisor
 
 # The answer to CreateSnapshots is held back that long, so that the worker that asked can be found and killed.
-HELD_BACK_SECONDS = 9
+HELD_BACK_SECONDS = 7
 INTERRUPTED = "CreateSnapshots"
+AT_WORK = """
+SELECT lease_owner FROM cpm_step
+WHERE state = 'running' AND intent_at IS NOT NULL AND token IS NULL AND payload ? 'instance'
+ORDER BY intent_at DESC LIMIT 1
+"""
 
 
 def destroy_source(world: World, patience: Patience) -> None:
@@ -49,11 +53,16 @@ class Killer:
     """Kills, with SIGKILL, the worker that waits for the answer to CreateSnapshots."""
 
     def __init__(
-        self, aws: SimulatedAws, supervisor: Supervisor, environment: Mapping[str, str], patience: Patience
+        self,
+        aws: SimulatedAws,
+        supervisor: Supervisor,
+        workers: Sequence[str],
+        database_url: str,
+        patience: Patience,
     ) -> None:
         self.killed = ""
-        self._aws, self._supervisor = aws, supervisor
-        self._environment, self._patience = environment, patience
+        self._aws, self._supervisor, self._workers = aws, supervisor, workers
+        self._database_url, self._patience = database_url, patience
         self._since = 0
 
     def lie_in_wait(self) -> None:
@@ -64,44 +73,27 @@ class Killer:
         )
 
     def strike(self) -> None:
-        """Waits for the call, finds out who made it, and kills that one."""
+        """Waits for the call, finds out who made it, and kills that one. Raises DemoFailed when it is too late."""
         call = self._patience.until(
             f"the call of {INTERRUPTED}",
             lambda: self._aws.calls(self._since, INTERRUPTED),
             within=150,
-            every=0.2,
+            every=0.1,
         )[0]
-        worker = self._at_work()
-        pid = self._supervisor.pid(worker)
-        if pid is None or time.time() > call["time"] + HELD_BACK_SECONDS:
-            raise DemoFailed(f"{worker} was found too late to be killed in the middle of its work")
+        leader = self._worker_at_work()
         # A worker leads a group of its own: its pool dies with it.
-        os.killpg(pid, signal.SIGKILL)
-        self.killed = worker
+        os.killpg(leader, signal.SIGKILL)
+        if time.time() > call["time"] + HELD_BACK_SECONDS:
+            raise DemoFailed("the worker was found too late to be killed in the middle of its work")
+        self.killed = next(name for name in self._workers if self._supervisor.pid(name) == leader)
 
-    def _at_work(self) -> str:
-        """The worker that has been at a step for longest, as the fleet tells any operator who asks."""
-        command = [
-            sys.executable,
-            "-m",
-            "celery",
-            "-A",
-            "workers.app",
-            "inspect",
-            "active",
-            "--json",
-            "--timeout",
-            "1",
-        ]
-        answer = subprocess.run(  # noqa: S603 - our own command line
-            command, env=dict(self._environment), capture_output=True, text=True, timeout=60, check=False
-        )
-        busy = [
-            (task["time_start"], name.partition("@")[0])
-            for name, tasks in json.loads(answer.stdout or "{}").items()
-            for task in tasks
-            if task["name"] == "workers.run_step"
-        ]
-        if not busy:
-            raise DemoFailed(f"no worker is at work: {answer.stderr[-1000:]}")
-        return min(busy)[1]
+    def _worker_at_work(self) -> int:
+        """Pid of the worker whose step has called AWS and has no answer yet.
+
+        The only look behind the public interfaces: no API tells which process does what.
+        """
+        with psycopg.connect(self._database_url, connect_timeout=5) as link:
+            row = link.execute(AT_WORK).fetchone()
+        if row is None:
+            raise DemoFailed(f"no worker waits for the answer to {INTERRUPTED}")
+        return os.getpgid(int(row[0].rpartition(":")[2]))

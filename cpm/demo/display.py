@@ -58,6 +58,10 @@ class Display:
         minutes, seconds = divmod(int(self.seconds), 60)
         self.console.print(f"[dim]{minutes}:{seconds:02}[/]  {escape(text)}", style=style, soft_wrap=True)
 
+    def tell(self, claim: str, found: str) -> None:
+        """One line of a list: what is claimed, and what was found."""
+        self.console.print(f"  [green]✓[/] {escape(claim)}\n      [dim]{escape(found)}[/]", soft_wrap=True)
+
     def bar(self, name: str, percent: int, note: str = "") -> None:
         """Shows how far something is."""
         if self.live:

@@ -31,10 +31,9 @@ CREATE = ("CreateSnapshots", "CreateSnapshot")
 
 @dataclass
 class Round:
-    """One backup: when its snapshots were taken, and what every volume held at that moment (by volume id)."""
+    """One backup, and what every volume held at its moment (by volume id)."""
 
     number: int
-    taken_at: float
     sha256: dict[str, str]
     backup: Json = field(default_factory=dict)
     snapshots: list[Json] = field(default_factory=list)
@@ -61,6 +60,7 @@ class Rounds:
         self.rest, self.world, self.protection = rest, world, protection
         self.writer, self.display, self.patience = writer, display, patience
         self.all: list[Round] = []
+        self._seen = world.aws.last_call()
 
     def run(
         self, before: Callable[[], Any] = lambda: None, meanwhile: Callable[[], Any] = lambda: None
@@ -71,15 +71,16 @@ class Rounds:
         due = self.protection.next_run(datetime.now(UTC) + QUIET_BEFORE)
         self.display.say(f"Backup {number} is due at {due:%H:%M:%S} UTC; the workload writes until then.")
         self._wait_for(due - QUIET_BEFORE)
-        since = self.world.aws.last_call()
         with self.writer.silence():
             meanwhile()
             self.patience.until(
                 f"scheduled backup {number}", lambda: self._taken(number), within=BACKUP_WITHIN, every=0.3
             )
-            made = self._round(number, since)
+            made = self._round(number)
         self.all.append(made)
-        self.display.say(f"Backup {number} took its snapshots. The workload goes on.")
+        self.display.say(f"Backup {number} took its snapshots; each volume then held these bytes (SHA-256):")
+        for volume in self.world.volumes:
+            self.display.say(f"    {volume.name:<7} {made.sha256[volume.id]}")
         return made
 
     def finish(self) -> None:
@@ -110,15 +111,16 @@ class Rounds:
     def snapshots_of_volumes(self) -> Counter[str]:
         return Counter(one["VolumeId"] for one in own_snapshots(self.world.home))
 
-    def _round(self, number: int, since: int) -> Round:
-        calls = [one for one in self.world.aws.calls(since, *CREATE) if not one["error"]]
+    def _round(self, number: int) -> Round:
+        """Hashes the volumes. Raises ProofFailed if anything was written since the first snapshot was asked for."""
+        calls = [one for one in self.world.aws.calls(self._seen, *CREATE) if not one["error"]]
         volumes = [volume.id for volume in self.world.volumes]
         with ThreadPoolExecutor(2) as pool:
             digests = dict(zip(volumes, pool.map(self.world.aws.sha256, volumes), strict=True))
-        first, last = calls[0]["time"], calls[-1]["time"]
-        if self.writer.last_at > first:
+        if not calls or self.writer.last_at > calls[0]["time"]:
             raise ProofFailed(f"the workload wrote after the first snapshot of backup {number} was asked for")
-        return Round(number, last, digests)
+        self._seen = self.world.aws.last_call()
+        return Round(number, digests)
 
     # -- afterwards ---------------------------------------------------------------------------------------
 

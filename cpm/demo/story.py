@@ -1,6 +1,6 @@
 """The demo from top to bottom."""
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 
@@ -37,7 +37,7 @@ class Story:
 
     connection: Connection
     supervisor: Supervisor
-    environment: Mapping[str, str]
+    workers: Sequence[str]
     display: Display
     patience: Patience
     sabotage: bool = False
@@ -64,7 +64,7 @@ class Story:
             writer.stop()
         self._let_expire(rounds)
         self._lose_and_recover(rounds)
-        self._sum_up(writer)
+        self._sum_up()
         self.rest.close()
 
     def _introduce(self, built: World) -> None:
@@ -90,7 +90,7 @@ class Story:
             "CPM knows both accounts, the instance, the free volume, where copies go, and when to run."
         )
         rounds = Rounds(self.rest, self.world, told, writer, self.display, self.patience)
-        killer = Killer(self.aws, self.supervisor, self.environment, self.patience)
+        killer = Killer(self.aws, self.supervisor, self.workers, self.connection.database_url, self.patience)
         for number in range(1, BACKUPS + 1):
             if number == KILLED_IN:
                 rounds.run(before=killer.lie_in_wait, meanwhile=lambda: self._kill(killer))
@@ -196,7 +196,7 @@ class Story:
                 volume_id,
                 one.sha256[volume.id],
             ),
-            proofs.same_files(f"{what}: files", self.aws, volume_id, volume.image),
+            proofs.same_files(f"{what}: files that nobody wrote to", self.aws, volume_id, volume.image),
         )
 
     def _prove(self, *found: Proof) -> None:
@@ -206,16 +206,13 @@ class Story:
             self.display.say(f"{verdict}  {one.claim}", style="green" if one.holds else "bold red")
         proofs.require(found)
 
-    def _sum_up(self, writer: Writer) -> None:
+    def _sum_up(self) -> None:
         self.facts.append(("AWS calls", str(self.aws.last_call())))
-        table = Table(title="What was done", show_header=False, title_justify="left")
+        table = Table(show_header=False)
         for name, value in [*self.facts, ("Time", f"{self.display.seconds:.0f} s with start-up")]:
             table.add_row(name, value)
-        claims = Table(title="What was proven", title_justify="left", show_lines=False)
-        claims.add_column("Claim", overflow="fold")
-        claims.add_column("Found, as expected", overflow="fold")
-        for one in self.proven:
-            claims.add_row(one.claim, one.found)
-        self.display.chapter("Done")
+        self.display.chapter("What was done")
         self.display.console.print(table)
-        self.display.console.print(claims)
+        self.display.chapter("What was proven")
+        for one in self.proven:
+            self.display.tell(one.claim, one.found)

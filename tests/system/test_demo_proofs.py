@@ -95,7 +95,7 @@ def backup_of(company, volume, number=1):
     copy = company.aws.ec2(company.account, company.regions.dr).copy_snapshot(
         SourceRegion=company.regions.home, SourceSnapshotId=snapshot
     )["SnapshotId"]
-    made = Round(number, 0.0, {})
+    made = Round(number, {})
     number_of_account = {"snapshot_aws_account_number": company.account.number}
     made.snapshots = [{"snapshot_id": snapshot, "region": company.regions.home, **number_of_account}]
     made.copies = [{"snapshot_id": copy, "region": company.regions.dr, **number_of_account}]
