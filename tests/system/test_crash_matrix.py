@@ -8,7 +8,6 @@ nothing orphaned. The short form takes a sample of the events, CPM_CHAOS=long al
 import os
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import pytest
 from django.utils import timezone
@@ -18,33 +17,18 @@ from cpm.models import Backup, Job, LogLine, Snapshot, Step
 from cpm.services import backups
 from tests.domain.world import DR_ACCOUNT, World
 from tests.system.dying import fork_worker
+from tests.system.recovery_scenarios import (
+    agent_scenario,
+    recover_instance_from_dr_scenario,
+    recover_instance_scenario,
+    recover_volume_scenario,
+)
+from tests.system.scenario import Scenario, ours, recorded
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.chaos, pytest.mark.django_db(transaction=True)]
 
 LONG = os.environ.get("CPM_CHAOS") == "long"
-SAMPLE = 12
-
-
-@dataclass
-class Scenario:
-    """`begin` starts the work that a worker is to be killed in, `check` looks at what has become of it."""
-
-    begin: Callable[[], None]
-    check: Callable[[], None]
-
-
-def ours(world: World, account: str = "123456789012", region: str = "us-east-1") -> list[str]:
-    """The sources of all snapshots that carry our tags: one entry for each snapshot."""
-    ec2 = world.aws.client("ec2", region, account)
-    filters = [{"Name": "tag-key", "Values": ["cpm_step_id"]}]
-    found = ec2.describe_snapshots(OwnerIds=["self"], Filters=filters)["Snapshots"]
-    return sorted(snapshot["SnapshotId"] for snapshot in found)
-
-
-def recorded(**filters) -> list[str]:
-    rows = Snapshot.objects.filter(status="completed", **filters).exclude(kind="instances")
-    ids = [i for row in rows for i in (row.details.get("snapshot_ids") or [row.aws_id])]
-    return sorted(ids)
+SAMPLE = 7
 
 
 def start(world: World, policy) -> None:
@@ -110,7 +94,15 @@ def retention_scenario(world: World) -> Callable[[], Scenario]:
     return lambda: Scenario(lambda: start(world, policy), check)
 
 
-SCENARIOS = {"backup": backup_scenario, "dr": dr_scenario, "retention": retention_scenario}
+SCENARIOS = {
+    "backup": backup_scenario,
+    "agent": agent_scenario,
+    "dr": dr_scenario,
+    "retention": retention_scenario,
+    "recover_volume": recover_volume_scenario,
+    "recover_instance": recover_instance_scenario,
+    "recover_instance_from_dr": recover_instance_from_dr_scenario,
+}
 
 
 @pytest.mark.timeout(3000 if LONG else 240)
@@ -137,8 +129,10 @@ def test_a_worker_killed_at_any_boundary_leaves_no_trace(world, settings, name):
 
     assert kills > len(chosen) * 0.7, "later runs have fewer events than the first, but not so few"
     assert not Job.objects.filter(finished_at=None).exists()
-    assert set(Job.objects.values_list("state", flat=True)) == {"succeeded"}
-    assert set(Step.objects.values_list("state", flat=True)) == {"succeeded"}
+    ends = Step.objects.exclude(state="succeeded").values_list("kind", "state")
+    assert set(ends) == {(kind, "failed") for kind in plain.failing}
+    healthy = Job.objects.exclude(steps__kind__in=plain.failing)
+    assert not healthy.exclude(state="succeeded").exists()
     secrets = [world.account.secret_key, world.aws.credentials()[1]]
     assert not any(
         secret in line for secret in secrets for line in LogLine.objects.values_list("message", flat=True)
