@@ -3,7 +3,7 @@
 from datetime import timedelta
 from typing import Any
 
-from cpm.flows import backup_scripts, backup_vss, tags
+from cpm.flows import backup_scripts, backup_vss, catalogue_tags, tags
 from cpm.flows.backup_agent import Agent
 from cpm.jobs.context import StepContext
 from cpm.jobs.kinds import StepSpec
@@ -27,6 +27,7 @@ class Plan:
         self.scripted: list[Agent] = []
         self.before = backup_scripts.before(policy, backup)
         self._ids: list[int] = []
+        self._payloads: list[dict[str, Any]] = []
 
     def add(self, target: Target, described: dict[str, Any]) -> None:
         """Plan one target; `described` holds AWS's descriptions of instances and volumes of its region by id."""
@@ -48,6 +49,7 @@ class Plan:
             if initial is None:
                 initial = self._add_image(target, parent, SnapshotKind.INITIAL_AMI)
             parent.details["initial_ami"] = initial.pk
+            parent.details["initial_ami_backup"] = initial.backup_id
         self._add_instance_volumes(target, parent, resource, described)
 
     def fail(self, target: Target, why: str) -> None:
@@ -64,6 +66,7 @@ class Plan:
         watches = tuple(spec.key for spec in self.watches)
         before = backup_scripts.before_steps(self.before, self.scripted)
         begun = tuple(spec.key for spec in before)
+        self._count_snapshots()
         steps = [*before, *(_after(spec, begun) for spec in self.starts), *self.watches]
         after = backup_scripts.after_steps(self.before, self.scripted, after=(*begun, *starts))
         thawed = tuple(spec.key for spec in after)
@@ -82,6 +85,7 @@ class Plan:
         key = f"start-{row.pk}"
         payload = self._payload(target, f"volume: {row.source_id}", ec2_capture.tags_of(volume))
         payload |= {"volume": row.source_id, "snapshot": row.pk}
+        payload["tags"] |= {tags.KIND: row.kind, **catalogue_tags.of_row(row)}
         self.starts.append(StepSpec("backup.start_volume", payload, key=key, run_if=RunIf.ENDED))
         self._watch("backup.watch_snapshots", target, [row.pk], key)
 
@@ -111,12 +115,14 @@ class Plan:
             "exclude_volumes": [volume for volume in left_out if volume != root],
             "parent": parent.pk,
         }
+        payload["tags"][tags.KIND] = SnapshotKind.VOLUME
         if target.enable_agent_vss:
             refused = _vss_refused(target, instance, left_out)
             self.starts += backup_vss.steps(payload, key=key, server=self._server, refused=refused)
         else:
             self.starts.append(StepSpec("backup.start_instance", payload, key=key, run_if=RunIf.ENDED))
         self._watch("backup.watch_snapshots", target, [row.pk for row in rows.values()], key)
+        self.watches.append(catalogue_tags.step(parent, list(rows.values()), after=key))
 
     def _add_image(self, target: Target, parent: Snapshot, kind: SnapshotKind) -> Snapshot:
         row = self._row(target, kind, target.aws_resource_id)
@@ -129,6 +135,7 @@ class Plan:
             "no_reboot": not target.ami_reboot_option,
             "name": f"CPM-{self.policy.name}-{self.backup.pk}"[:90],
         }
+        payload["tags"] |= {tags.KIND: kind, **catalogue_tags.of_row(row)}
         self.starts.append(StepSpec("backup.start_image", payload, key=key, run_if=RunIf.ENDED))
         self._watch("backup.watch_images", target, [row.pk], key)
         return row
@@ -165,8 +172,16 @@ class Plan:
         }
         self.watches.append(StepSpec(kind, payload, key=f"watch-{after}", after=(after,)))
 
+    def _count_snapshots(self) -> None:
+        """Each snapshot says how many the run was to make, so that a rebuilt catalogue knows what is missing."""
+        parents = {row.parent_id for row in self.rows}
+        count = sum(row.pk not in parents for row in self.rows)
+        for payload in self._payloads:
+            payload["tags"][tags.COUNT] = str(count)
+
     def _payload(self, target: Target, what: str, source_tags: dict[str, str]) -> dict[str, Any]:
-        return {
+        assert self.backup.account is not None
+        payload: dict[str, Any] = {
             "account": self.backup.account_id,
             "region": target.aws_region,
             "description": f"CPM policy {self.policy.name}|{what}",
@@ -177,8 +192,11 @@ class Plan:
                 tags.POLICY_ID: str(self.policy.pk),
                 tags.BACKUP: str(self.backup.pk),
                 tags.SOURCE: target.aws_resource_id,
+                tags.ACCOUNT: self.backup.account.account_number,
             },
         }
+        self._payloads.append(payload)
+        return payload
 
     def _instance_row(self, target: Target, instance: dict[str, Any], described: dict[str, Any]) -> Snapshot:
         row = self._row(target, SnapshotKind.INSTANCE, target.aws_resource_id)

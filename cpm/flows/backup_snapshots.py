@@ -103,7 +103,7 @@ def start_image(context: StepContext) -> Outcome:
         return str(made["ImageId"])
 
     def find() -> list[str]:
-        filters = [{"Name": f"tag:{tags.STEP}", "Values": [str(context.step_id)]}]
+        filters = tags.made_by(context.step_id, context.payload["tags"][tags.SERVER])
         images = list(ec2_client.paginate("DescribeImages", "Images", Owners=["self"], Filters=filters))
         images.sort(key=lambda image: image.get("CreationDate", ""))
         return [image["ImageId"] for image in images]
@@ -248,7 +248,7 @@ def _step_tags(context: StepContext) -> dict[str, str]:
 
 def _find_sets(ec2_client: AwsClient, context: StepContext) -> list[dict[str, str]]:
     """What interrupted attempts of this step have made: one {volume: snapshot} for each, oldest first."""
-    filters = [{"Name": f"tag:{tags.STEP}", "Values": [str(context.step_id)]}]
+    filters = tags.made_by(context.step_id, context.payload["tags"][tags.SERVER])
     found = list(ec2_client.paginate("DescribeSnapshots", "Snapshots", OwnerIds=["self"], Filters=filters))
     per_volume: dict[str, list[str]] = defaultdict(list)
     for snapshot in sorted(found, key=lambda item: (str(item["StartTime"]), item["SnapshotId"])):
@@ -304,7 +304,7 @@ def cancel_image(context: StepContext) -> None:
     if context.lease.intent_at is None:
         return
     ec2_client = ec2(context)
-    filters = [{"Name": f"tag:{tags.STEP}", "Values": [str(context.step_id)]}]
+    filters = tags.made_by(context.step_id, context.payload["tags"][tags.SERVER])
     for image in list(ec2_client.paginate("DescribeImages", "Images", Owners=["self"], Filters=filters)):
         ec2_client.call("DeregisterImage", ImageId=image["ImageId"])
         context.log(f"Removed {image['ImageId']}.")

@@ -203,7 +203,7 @@ def _complete_tags(context: StepContext, ec2: AwsClient, taken: Mapping[str, str
         source = rows[row].details.get("tags", {}) if row in rows else {}
         kept = {key: value for key, value in source.items() if key not in RESERVED | tags.OURS}
         # Room is left for what the document has put on: no more than our ids, its own three and Name.
-        wanted = dict(list(tags.with_source(policy, kept).items())[: tags.MOST_TAGS - 10])
+        wanted = dict(list(tags.with_source(policy, kept).items())[: tags.MOST_TAGS - 12])
         ec2.call("CreateTags", Resources=[taken[volume]], Tags=tags.as_list(wanted))
 
 

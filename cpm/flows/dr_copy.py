@@ -146,7 +146,10 @@ def _steps(context: StepContext, backup: Backup, policy: Policy, rows: Sequence[
         tags.POLICY: policy.name,
         tags.POLICY_ID: str(policy.pk),
         tags.BACKUP: str(backup.pk),
+        tags.COUNT: str(backup.snapshots.filter(original=None, children=None).count()),
     }
+    if backup.account is not None:
+        marks[tags.ACCOUNT] = backup.account.account_number
     specs: list[StepSpec] = []
     ends: dict[str, list[str]] = {}
     for row in rows:

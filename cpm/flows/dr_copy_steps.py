@@ -5,7 +5,7 @@ from typing import Any
 
 from cpm.aws.errors import InUse, LimitReached, NotFound
 from cpm.aws.gateway import AwsClient, client
-from cpm.flows import alerting, backup_snapshots, dr_keys, polling, tags
+from cpm.flows import alerting, backup_snapshots, catalogue_tags, dr_keys, polling, tags
 from cpm.flows.backup_snapshots import QUEUE as _BACKUP_QUEUE
 from cpm.flows.identities import account_number_of, identity_of
 from cpm.jobs.context import StepContext
@@ -90,7 +90,7 @@ def copy_snapshot(context: StepContext) -> Outcome:
         return {source.source_id: made["SnapshotId"]}
 
     def find() -> list[dict[str, str]]:
-        filters = [{"Name": f"tag:{tags.STEP}", "Values": [str(context.step_id)]}]
+        filters = tags.made_by(context.step_id, context.payload["tags"][tags.SERVER])
         found = list(ec2.paginate("DescribeSnapshots", "Snapshots", OwnerIds=["self"], Filters=filters))
         found.sort(key=lambda item: (str(item["StartTime"]), item["SnapshotId"]))
         return [{source.source_id: item["SnapshotId"]} for item in found]
@@ -166,7 +166,7 @@ def _alert_default_key(context: StepContext) -> None:
 
 
 def _marks(context: StepContext, source: Snapshot) -> dict[str, str]:
-    ours = {**context.payload["tags"], tags.STEP: str(context.step_id)}
+    ours = {**context.payload["tags"], tags.STEP: str(context.step_id), **catalogue_tags.of_row(source)}
     return tags.with_source(ours, source.details.get("tags", {}))
 
 
@@ -183,7 +183,7 @@ def cancel_copy(context: StepContext) -> None:
     if isinstance(context.token, str):
         backup_snapshots.remove_image(ec2, context.token)
         return
-    filters = [{"Name": f"tag:{tags.STEP}", "Values": [str(context.step_id)]}]
+    filters = tags.made_by(context.step_id, context.payload["tags"][tags.SERVER])
     for item in list(ec2.paginate("DescribeSnapshots", "Snapshots", OwnerIds=["self"], Filters=filters)):
         try:
             ec2.call("DeleteSnapshot", SnapshotId=item["SnapshotId"])

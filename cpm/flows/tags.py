@@ -10,9 +10,15 @@ STEP = "cpm_step_id"
 SOURCE = "cpm_source_id"
 KIND = "cpm_kind"
 RECOVERY = "cpm_recovery_id"
+# The number of the account that was backed up: a DR account may hold the copies of several.
+ACCOUNT = "cpm_account_number"
+# How many snapshots and images the run was to make.
+COUNT = "cpm_snapshots"
+# The configuration of what was backed up, in several tags (see `catalogue_tags`).
+CONFIG = "cpm_config_"
 # Put on DR copies that retention would delete but may not.
 OUTDATED = "cpm_outdated"
-OURS = frozenset({SERVER, POLICY, POLICY_ID, BACKUP, STEP, SOURCE, KIND, RECOVERY})
+OURS = frozenset({SERVER, POLICY, POLICY_ID, BACKUP, STEP, SOURCE, KIND, RECOVERY, ACCOUNT, COUNT, OUTDATED})
 
 # EC2 takes 50 tags per resource, and reserves keys that start with "aws:".
 MOST_TAGS = 50
@@ -41,7 +47,12 @@ def with_source(ours: Mapping[str, str], source: Mapping[str, str]) -> dict[str,
 
 def without_ours(tags: Mapping[str, str]) -> dict[str, str]:
     """The tags that a recovered resource gets back: the source's own."""
-    return {key: value for key, value in tags.items() if key not in OURS and not key.startswith("aws:")}
+    return {key: value for key, value in tags.items() if key not in OURS and not key.startswith(("aws:", CONFIG))}
+
+
+def made_by(step_id: int, server_id: str) -> list[dict[str, object]]:
+    """EC2 filters for what one step of one server has made; several servers may share an account."""
+    return [{"Name": f"tag:{STEP}", "Values": [str(step_id)]}, {"Name": f"tag:{SERVER}", "Values": [server_id]}]
 
 
 def specification(kind: str, tags: Mapping[str, str]) -> dict[str, object]:
