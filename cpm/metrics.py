@@ -142,7 +142,7 @@ def _job_metrics(rows: Sequence[Sequence[Any]]) -> Iterator[Metric]:
 
 def _alert_metrics(rows: Sequence[Sequence[Any]]) -> Iterator[Metric]:
     family = _gauge("alerts", "Alerts that are raised now.", ["severity"])
-    found: dict[str, int] = {severity: count for severity, count in rows}
+    found = {row[0]: row[1] for row in rows}
     for severity in Severity:
         family.add_metric([severity.name.lower()], found.get(severity.value, 0))
     yield family

@@ -100,6 +100,13 @@ TEMPLATES = [
         },
     }
 ]
+UNFOLD = {
+    "SITE_TITLE": "CPM",
+    "SITE_HEADER": "CPM",
+    "SITE_SYMBOL": "shield",
+    "SHOW_BACK_BUTTON": True,
+    "DASHBOARD_CALLBACK": "cpm.admin.dashboard.context",
+}
 WHITENOISE_USE_FINDERS = True
 WHITENOISE_AUTOREFRESH = DEBUG
 

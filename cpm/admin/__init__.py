@@ -1,0 +1,21 @@
+"""The operators' admin: one module a noun. It reads scoped rows and writes through `cpm.services` only."""
+
+from cpm.admin import (
+    accounts,
+    alerts,
+    api_keys,
+    backups,
+    fleet,
+    jobs,
+    policies,
+    recoveries,
+    schedules,
+    settings,
+    snapshots,
+    users,
+)
+
+__all__ = [
+    "accounts", "alerts", "api_keys", "backups", "fleet", "jobs", "policies", "recoveries", "schedules", "settings",
+    "snapshots", "users",
+]  # fmt: skip
