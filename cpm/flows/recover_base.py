@@ -153,6 +153,12 @@ def not_shown(context: StepContext, what: str) -> Outcome:
     return Failed(f"{what} is gone: somebody else deleted it during the recovery.")
 
 
+def poll_group(context: StepContext, what: str) -> str:
+    """The steps of one account and region that wait for the same kind of thing; given credentials stay apart."""
+    apart = f"-{context.subject_id}" if context.job_secret() else ""
+    return polling.group(context.payload["account"], context.payload["region"], f"recover-{what}{apart}")
+
+
 def until_listed(context: StepContext, step: Step) -> None:
     """Raise NotYet until AWS's lists surely show what an interrupted run of that step may have made."""
     cursor = step.cursor if isinstance(step.cursor, dict) else {}

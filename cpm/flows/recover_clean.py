@@ -210,10 +210,14 @@ def _shares(context: StepContext, found: Found, step: Step) -> None:
     if not isinstance(step.cursor, dict) or recover_sources.still_needed(context, step):
         return
     client = aws(context, place_of(step.payload))
-    for item in step.payload["items"]:
-        if item not in step.cursor["had"]:
+    given = [item for item in step.payload["items"] if item not in step.cursor["had"]]
+    for operation in ("remove", "add"):
+        for item in given:
             with suppress(NotFound):
-                recover_sources.permit(client, item, step.payload["number"], "remove")
+                recover_sources.permit(client, item, step.payload["number"], operation)
+        # Somebody may have asked for the same permission while it was being removed: then it is given again.
+        if not recover_sources.still_needed(context, step):
+            return
 
 
 ORDER: tuple[tuple[str, Callable[[StepContext, Found, Step], None]], ...] = (

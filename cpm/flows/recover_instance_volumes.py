@@ -107,39 +107,51 @@ def swap_steps(
 ) -> list[StepSpec]:
     """Stop instance `number`, switch its volumes, start it."""
     common = {"account": target.account, "region": target.region, "number": number}
-    stop = StepSpec("recover.stop", {"name": f"stop-{number}", "ena": ena, **common}, key=f"stop-{number}", after=("up",))
-    specs, attaches = [stop], []
+    stop = f"stop-{number}"
+    specs = [StepSpec("recover.stop", {"name": stop, "ena": ena, **common}, key=stop, after=("up",))]
+    attaches = []
     for index, volume in enumerate(volumes):
-        made_by, attach = f"vol-{number}-{index}", f"attach-{number}-{index}"
-        source = ready[volume.row.pk]
-        payload = {
-            "name": made_by,
-            "attach": attach,
-            "zone": "",
-            "snapshot": source.ref,
-            "shape": volume.shape.parameters(),
-            "encryption": dict(encryption[volume.row.pk]) if "id" in source.ref else {},
-            "labels": volume.labels,
-            "original": volume.row.source_id,
-            **common,
-        }
-        specs.append(StepSpec("recover.volume", payload, key=made_by, after=("up", *source.after)))
-        put = {
-            "name": attach,
-            "account": target.account,
-            "region": target.region,
-            "instance": {"number": number},
-            "device": volume.device,
-            "behaviour": SWITCH_AND_DELETE,
-            "volume": {"step": made_by},
-            "keep_flag": volume.delete_on_termination,
-            "root": volume.root,
-        }
-        specs.append(StepSpec("recover.attach", put, key=attach, after=(f"stop-{number}", made_by)))
-        attaches.append(attach)
+        pk = volume.row.pk
+        create, attach = _swap(index, volume, ready[pk], encryption[pk], common)
+        specs += [create, attach]
+        attaches.append(attach.key)
     payload = {"name": f"start-{number}", "attaches": attaches, **common}
-    after = (f"stop-{number}", *attaches)
+    after = (stop, *attaches)
     return [*specs, StepSpec("recover.start", payload, key=f"start-{number}", after=after, run_if=RunIf.ENDED)]
+
+
+def _swap(
+    index: int, volume: Volume, source: Ready, encryption: Mapping[str, Any], common: Mapping[str, Any]
+) -> tuple[StepSpec, StepSpec]:
+    """Create one volume in the zone of the instance, and put it in the place of the image's."""
+    number = common["number"]
+    made_by, attach = f"vol-{number}-{index}", f"attach-{number}-{index}"
+    payload = {
+        **common,
+        "name": made_by,
+        "attach": attach,
+        "zone": "",
+        "snapshot": source.ref,
+        "shape": volume.shape.parameters(),
+        "encryption": dict(encryption) if "id" in source.ref else {},
+        "labels": volume.labels,
+        "original": volume.row.source_id,
+    }
+    put = {
+        "name": attach,
+        "account": common["account"],
+        "region": common["region"],
+        "instance": {"number": number},
+        "device": volume.device,
+        "behaviour": SWITCH_AND_DELETE,
+        "volume": {"step": made_by},
+        "keep_flag": volume.delete_on_termination,
+        "root": volume.root,
+    }
+    return (
+        StepSpec("recover.volume", payload, key=made_by, after=("up", *source.after)),
+        StepSpec("recover.attach", put, key=attach, after=(f"stop-{number}", made_by)),
+    )
 
 
 def _instance_of(context: StepContext) -> str:

@@ -23,6 +23,7 @@ from cpm.flows.recover_base import (
     marked,
     marks,
     not_shown,
+    poll_group,
     refused,
     resolve,
 )
@@ -244,9 +245,12 @@ def _shared_by_another(context: StepContext) -> bool:
 
 
 def still_needed(context: StepContext, step: Step) -> bool:
-    """Whether another recovery works with the same permission; the last one takes it back."""
+    """Whether another recovery works with the same permission; the last one takes it back.
+
+    One that has not asked for it yet is no reason to leave it: it will give the permission itself.
+    """
     others = (
-        Step.objects.filter(kind="recover.share", job__state__in=OPEN)
+        Step.objects.filter(kind="recover.share", job__state__in=OPEN, cursor__isnull=False)
         .filter(payload__items=step.payload["items"], payload__number=step.payload["number"])
         .exclude(job_id=context.job_id)
         .values("job_id")
@@ -298,15 +302,26 @@ def copy(context: StepContext) -> Outcome:
             raise
         context.forget_intent()
         return polling.again(context.now, message="Waiting: AWS is copying as many snapshots as it allows.")
-    shown = describe_snapshots(client, [copied]).get(copied)
+    return _copy_state(context, describe_snapshots(client, [copied]).get(copied))
+
+
+def poll_copies(contexts: Sequence[StepContext]) -> Mapping[int, Outcome | Exception]:
+    """Ask about all copies to one account and region together."""
+    shown = describe_snapshots(ec2(contexts[0]), [context.token for context in contexts])
+    return {context.step_id: _copy_state(context, shown.get(context.token)) for context in contexts}
+
+
+def _copy_state(context: StepContext, shown: Mapping[str, Any] | None) -> Outcome:
+    payload, copied = context.payload, context.token
     if shown is None:
         return not_shown(context, copied)
     if shown["State"] == "error":
         return Failed(f"The copy {copied} of {payload['source']} failed: {shown.get('StateMessage', 'no reason given')}.")
     if shown["State"] != "completed":
         percent = int(shown.get("Progress", "0%").rstrip("%") or 0)
-        return polling.again(context.now, progress=percent, message=f"Copying {payload['source']} to {client.region}.")
-    context.log(f"Copied {payload['source']} from {payload['source_region']} to {client.region} as {copied}.")
+        words = f"Copying {payload['source']} to {payload['region']}."
+        return polling.again(context.now, group=poll_group(context, "copies"), progress=percent, message=words)
+    context.log(f"Copied {payload['source']} from {payload['source_region']} to {payload['region']} as {copied}.")
     return Done()
 
 
@@ -320,4 +335,4 @@ def find_snapshots(client: AwsClient, step_id: int) -> list[str]:
     return [one["SnapshotId"] for one in found]
 
 
-KINDS = (StepKind("recover.share", QUEUE, share), StepKind("recover.copy", QUEUE, copy))
+KINDS = (StepKind("recover.share", QUEUE, share), StepKind("recover.copy", QUEUE, copy, poll=poll_copies))

@@ -4,6 +4,7 @@ A device is switched only on a stopped instance, because the operating system ma
 old volume is deleted only when the new one is attached in its place.
 """
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cpm.aws.gateway import AwsClient
@@ -16,6 +17,7 @@ from cpm.flows.recover_base import (
     made,
     marks,
     not_shown,
+    poll_group,
     recovery_of,
     refused,
     resolve,
@@ -136,15 +138,25 @@ def create(context: StepContext) -> Outcome:
         return str(answer["VolumeId"])
 
     volume = token_once(context, call)
-    shown = describe_volumes(client, [volume]).get(volume)
+    return _state(context, describe_volumes(client, [volume]).get(volume))
+
+
+def poll(contexts: Sequence[StepContext]) -> Mapping[int, Outcome | Exception]:
+    """Ask about all volumes that are being created in one account and region together."""
+    shown = describe_volumes(ec2(contexts[0]), [context.token for context in contexts])
+    return {context.step_id: _state(context, shown.get(context.token)) for context in contexts}
+
+
+def _state(context: StepContext, shown: Mapping[str, Any] | None) -> Outcome:
+    volume, original = context.token, context.payload["original"]
     if shown is None:
         return not_shown(context, volume)
     if shown["State"] == "creating":
-        return polling.again(context.now, message=f"{volume} is being created.")
+        return polling.again(context.now, group=poll_group(context, "volumes"), message=f"{volume} is being created.")
     if shown["State"] == "error":
         why = "The KMS key may not be usable by the account." if shown.get("Encrypted") else "AWS gives no reason."
-        return Failed(f"AWS could not create {volume} from the snapshot of {payload['original']}. {why}")
-    context.log(f"Created {volume} in {zone} from the snapshot of {payload['original']}.")
+        return Failed(f"AWS could not create {volume} from the snapshot of {original}. {why}")
+    context.log(f"Created {volume} in {shown['AvailabilityZone']} from the snapshot of {original}.")
     return Done()
 
 
@@ -157,6 +169,6 @@ def _zone_of_instance(context: StepContext) -> str:
 
 KINDS = (
     StepKind("recover.plan_volume", QUEUE, plan, failed=plan_failed, cancelled=plan_cancelled),
-    StepKind("recover.volume", QUEUE, create),
+    StepKind("recover.volume", QUEUE, create, poll=poll),
     *recover_volume_attach.KINDS,
 )

@@ -123,3 +123,17 @@ def test_an_instance_that_gives_up_while_starting_is_reported(world, aws):
 
     assert "capacity" in recovery.outcome
     assert left_over(world) == []
+
+
+def test_volumes_that_are_being_created_are_asked_about_together(world, aws):
+    volumes = [aws.volume() for _ in range(5)]
+    backup = world.back_up(world.policy(*volumes), status="B")
+    aws.timing(volume_seconds=0.4)
+    since = aws.last_call()
+
+    for volume in volumes:
+        start(world, volume_row(backup, volume))
+    world.run()
+
+    looks = [call for call in aws.calls(since) if call["action"] == "DescribeVolumes"]
+    assert len(looks) < 5 + 0.4 / 0.05 + 10, "one look each, then one for all of them per interval"

@@ -1,0 +1,36 @@
+"""The IAM actions of recoveries cover what the flow calls, and nothing is declared without a use."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from cpm.flows import recover_actions
+
+FLOWS = Path(recover_actions.__file__).parent
+# Called through the gateway's own functions, or by AWS on the caller's behalf.
+INDIRECT = {"sts:GetCallerIdentity", "iam:PassRole"}
+VERBS = re.compile(r"\.(?:call|paginate)\(\s*\"([A-Za-z]+)\"")
+
+
+def called() -> set[str]:
+    found = set()
+    for path in [*FLOWS.glob("recover_*.py"), FLOWS / "dr_keys.py", FLOWS.parent / "resources" / "ec2_capture.py"]:
+        if path.name != "recover_actions.py":
+            found |= set(VERBS.findall(path.read_text()))
+    return found - {"DescribeInstanceAttribute"}  # belongs to the backup
+
+
+def test_every_action_that_recoveries_call_is_declared_and_no_other():
+    declared = {action.action.split(":")[1] for action in recover_actions.IAM_ACTIONS}
+    by_kms = {action.action.split(":")[1] for action in recover_actions.IAM_ACTIONS if action.action.startswith("kms:")}
+
+    assert called() - declared == set()
+    assert declared - called() - by_kms - {name.split(":")[1] for name in INDIRECT} == set()
+
+
+@pytest.mark.parametrize("action", ["ec2:TerminateInstances", "ec2:DeregisterImage", "ec2:DeleteSnapshot"])
+def test_what_destroys_is_limited_to_what_carries_our_tag(action):
+    [found] = [one for one in recover_actions.IAM_ACTIONS if one.action == action]
+
+    assert found.condition is not None
