@@ -102,6 +102,7 @@ def _run(folder: Path, display: Display, *, sabotage: bool) -> None:
             finally:
                 patience.stop()
                 thread.join()
+                display.say("Stopping everything.")
         if failures:
             raise failures[0]
 

@@ -45,9 +45,7 @@ class Display:
 
     def chapter(self, text: str) -> None:
         """The next part of the story; finished bars make room."""
-        for task in self._bars.values():
-            self._progress.remove_task(task)
-        self._bars.clear()
+        self.drop("")
         self.console.print()
         if self.live:
             self.console.print(Rule(f"[bold]{escape(text)}", align="left"))
@@ -65,11 +63,22 @@ class Display:
     def bar(self, name: str, percent: int, note: str = "") -> None:
         """Shows how far something is."""
         if self.live:
-            if name not in self._bars:
-                self._bars[name] = self._progress.add_task(name, total=100, note=note)
-            self._progress.update(self._bars[name], completed=percent, note=note)
+            self.wait(name, percent, note)
             return
         told = (percent // TOLD_PERCENT, note)
         if self._told.get(name) != told:
             self._told[name] = told
             self.say(f"{name}: {percent}% {note}".rstrip())
+
+    def wait(self, name: str, percent: float, note: str = "") -> None:
+        """A bar for a terminal alone: nobody reads in a log how the time passes."""
+        if not self.live:
+            return
+        if name not in self._bars:
+            self._bars[name] = self._progress.add_task(name, total=100, note=note)
+        self._progress.update(self._bars[name], completed=percent, note=note)
+
+    def drop(self, beginning: str) -> None:
+        """Takes away the bars whose names begin so."""
+        for name in [one for one in self._bars if one.startswith(beginning)]:
+            self._progress.remove_task(self._bars.pop(name))

@@ -70,7 +70,7 @@ class Rounds:
         before()
         due = self.protection.next_run(datetime.now(UTC) + QUIET_BEFORE)
         self.display.say(f"Backup {number} is due at {due:%H:%M:%S} UTC; the workload writes until then.")
-        self._wait_for(due - QUIET_BEFORE)
+        self._wait_for(due - QUIET_BEFORE, f"Until backup {number}")
         with self.writer.silence():
             meanwhile()
             self.patience.until(
@@ -97,11 +97,16 @@ class Rounds:
 
     # -- until the moment ---------------------------------------------------------------------------------
 
-    def _wait_for(self, due: datetime) -> None:
+    def _wait_for(self, due: datetime, name: str) -> None:
+        """Follows the backups that run, and shows the time and the bytes that pass."""
+        whole = max((due - datetime.now(UTC)).total_seconds(), 1)
         while (left := (due - datetime.now(UTC)).total_seconds()) > 0:
+            written = f"{left:.0f} s, {self.writer.bytes / 1024 / 1024:.1f} MiB written"
+            self.display.wait(name, 100 * (1 - left / whole), written)
             if left > 1:
                 self.refresh()
             self.patience.pause(min(1.0, (due - datetime.now(UTC)).total_seconds()))
+        self.display.drop(name)
 
     def _taken(self, number: int) -> bool:
         """Whether AWS has as many snapshots of every volume as there have been backups."""
@@ -158,6 +163,7 @@ class Rounds:
                 kind = "snapshots" if region == regions.home else "DR copies"
                 self.display.bar(f"Backup {one.number} {kind} {region}", percent, f"{len(ids)} of {expected}")
         if one.finished:
+            self.display.drop(f"Backup {one.number} ")
             self.display.say(f"Backup {one.number}: {describe(one)}.", style="green" if one.copies else "")
 
     def _percent(self, ec2: Any, ids: list[str]) -> int:

@@ -1,6 +1,7 @@
 """The demo from top to bottom."""
 
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import timedelta
 
@@ -49,23 +50,18 @@ class Story:
         assert given.aws_endpoint_url and given.simulator_control_url and given.aws_regions
         assert given.aws_access_key_id and given.aws_secret_access_key
         self.aws = SimulatedAws(given.aws_endpoint_url, given.simulator_control_url)
-        self.rest = Rest(given.api_url, given.api_key)
         home, dr, dr_account = given.aws_regions[:3]
         account = self.aws.account_of(given.aws_access_key_id, given.aws_secret_access_key, home)
         self.display.chapter("A company in simulated AWS")
         self.world = world.build(self.aws, account, Regions(home, dr, dr_account), self.patience)
         self.aws.control("POST", "/timing", TIMING)
         self._introduce(self.world)
-        writer = Writer(self.aws, self.world.volumes)
-        writer.start()
-        try:
-            rounds = self._back_up(writer)
-        finally:
-            writer.stop()
-        self._let_expire(rounds)
-        self._lose_and_recover(rounds)
+        # An open connection would keep the API from stopping at once.
+        with closing(Rest(given.api_url, given.api_key)) as self.rest:
+            rounds = self._back_up()
+            self._let_expire(rounds)
+            self._lose_and_recover(rounds)
         self._sum_up()
-        self.rest.close()
 
     def _introduce(self, built: World) -> None:
         regions = built.regions
@@ -80,7 +76,8 @@ class Story:
 
     # -- backups ------------------------------------------------------------------------------------------
 
-    def _back_up(self, writer: Writer) -> Rounds:
+    def _back_up(self) -> Rounds:
+        """All rounds, up to the end of the last one's copies."""
         self.display.chapter(
             f"A policy that fires every minute, keeps {GENERATIONS} backups and copies each twice"
         )
@@ -89,27 +86,24 @@ class Story:
         self.display.say(
             "CPM knows both accounts, the instance, the free volume, where copies go, and when to run."
         )
-        rounds = Rounds(self.rest, self.world, told, writer, self.display, self.patience)
         killer = Killer(self.aws, self.supervisor, self.workers, self.connection.database_url, self.patience)
-        for number in range(1, BACKUPS + 1):
-            if number == KILLED_IN:
-                rounds.run(before=killer.lie_in_wait, meanwhile=lambda: self._kill(killer))
-            else:
-                rounds.run()
-        protection.pause(self.rest, told)
-        rounds.finish()
+        with Writer(self.aws, self.world.volumes).at_work() as writer:
+            rounds = Rounds(self.rest, self.world, told, writer, self.display, self.patience)
+            for number in range(1, BACKUPS + 1):
+                if number == KILLED_IN:
+                    rounds.run(before=killer.lie_in_wait, meanwhile=lambda: self._kill(killer))
+                else:
+                    rounds.run()
+            protection.pause(self.rest, told)
+            rounds.finish()
         counted = rounds.snapshots_of_volumes()
         self._prove(proofs.made_once(counted, [volume.id for volume in self.world.volumes], BACKUPS))
+        snapshots = sum(len(one.snapshots) for one in rounds.all)
+        copies = sum(len(one.copies) for one in rounds.all)
         self.facts += [
             ("Backups by schedule", f"{BACKUPS}, a minute apart"),
-            (
-                "Snapshots",
-                f"{sum(len(one.snapshots) for one in rounds.all)} of {len(self.world.volumes)} volumes",
-            ),
-            (
-                "DR copies",
-                f"{sum(len(one.copies) for one in rounds.all)} in another region and another account",
-            ),
+            ("Snapshots", f"{snapshots} of {len(self.world.volumes)} volumes"),
+            ("DR copies", f"{copies} in another region and another account"),
             ("Written meanwhile", f"{writer.bytes / 1024 / 1024:.1f} MiB"),
             ("Worker killed", f"{killer.killed}, during backup {KILLED_IN}, which is successful"),
         ]

@@ -33,12 +33,14 @@ class Writer:
         self._trouble: Exception | None = None
         self._thread = threading.Thread(target=self._work, name="writer", daemon=True)
 
-    def start(self) -> None:
+    @contextmanager
+    def at_work(self) -> Iterator["Writer"]:
+        """Writing goes on inside the block."""
         self._thread.start()
-
-    def stop(self) -> None:
-        self._ended.set()
-        if self._thread.is_alive():
+        try:
+            yield self
+        finally:
+            self._ended.set()
             self._thread.join(timeout=10)
 
     @contextmanager
