@@ -35,6 +35,7 @@ IMPATIENT = {
 NOT_OURS = ("CPM_DATABASE_URL", "CPM_REDIS_URL", "CPM_SECRET_KEY_FILE", "CPM_FIELD_KEYS_FILE")
 WORKERS = 2
 INTERRUPTED = 130
+FAILURES = (DemoFailed, StackError, *CALL_ERRORS)
 
 
 @app.callback()
@@ -53,8 +54,9 @@ def demo(
     display = Display()
     try:
         with _folder(data) as folder:
+            display.say(f"Logs and data are in {folder}.")
             _run(folder, display, sabotage=sabotage)
-    except (DemoFailed, StackError, *CALL_ERRORS) as error:
+    except FAILURES as error:
         display.say(f"The demo failed: {error}", style="bold red")
         raise typer.Exit(1) from error
     except (Stopped, StopRequested):
@@ -65,17 +67,20 @@ def demo(
 
 @contextmanager
 def _folder(data: Path | None) -> Iterator[Path]:
-    if data is not None:
-        if data.exists() and any(data.iterdir()):
-            raise DemoFailed(f"{data} is not empty; the demo starts from nothing.")
-        data.mkdir(parents=True, exist_ok=True)
-        yield data
-        return
-    folder = Path(tempfile.mkdtemp(prefix="cpm-demo-"))
+    """A folder that is empty. One of our own is removed, unless a failure leaves something to look at."""
+    if data is not None and data.exists() and any(data.iterdir()):
+        raise DemoFailed(f"{data} is not empty; the demo starts from nothing.")
+    folder = data or Path(tempfile.mkdtemp(prefix="cpm-demo-"))
+    folder.mkdir(parents=True, exist_ok=True)
+    keep = data is not None
     try:
         yield folder
+    except FAILURES:
+        keep = True
+        raise
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        if not keep:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _run(folder: Path, display: Display, *, sabotage: bool) -> None:
