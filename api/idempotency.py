@@ -8,6 +8,7 @@ first one. A key that comes back with another body is a mistake of the client: 4
 import hashlib
 import re
 from collections.abc import Callable
+from typing import cast
 
 from django.http import HttpResponse
 from django.http.response import HttpResponseBase
@@ -16,6 +17,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from cpm.lib.errors import ValidationFailed
+from cpm.models import User
 from cpm.services import idempotency
 
 HEADER = "Idempotency-Key"
@@ -31,7 +33,7 @@ def once(request: Request, work: Callable[[], HttpResponseBase]) -> HttpResponse
         raise ValidationFailed.one(HEADER, "This must be 1 to 255 visible ASCII characters.")
     body = hashlib.sha256(request._request.body).hexdigest()
     with idempotency.claim(
-        user=request.user, key=key, path=request._request.path_info, body_hash=body, now=timezone.now()
+        user=cast(User, request.user), key=key, path=request._request.path_info, body_hash=body, now=timezone.now()
     ) as stored:
         if stored.status is None:
             answer = work()
@@ -44,7 +46,6 @@ def once(request: Request, work: Callable[[], HttpResponseBase]) -> HttpResponse
 
 def _content(answer: HttpResponseBase, request: Request) -> str:
     if isinstance(answer, Response):
-        rendered: bytes = request.accepted_renderer.render(answer.data)
-        return rendered.decode()
+        return cast(bytes, request.accepted_renderer.render(answer.data)).decode()
     assert isinstance(answer, HttpResponse), "an answer to a POST is never a stream"
     return answer.content.decode()

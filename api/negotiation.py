@@ -4,7 +4,7 @@ The version is a parameter of `Accept`: `application/json; version=1.3.0`. Witho
 the wild send trailing semicolons (`*/*;`) and two-part versions (`1.0`); both are understood.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from rest_framework.exceptions import NotAcceptable
@@ -61,7 +61,7 @@ def newer(since: str, asked: str) -> bool:
 class VersionedNegotiation(BaseContentNegotiation):
     """Picks the renderer and puts the version into the accepted media type. Nothing acceptable is a 406."""
 
-    def select_parser(self, request: Request, parsers: Sequence[BaseParser]) -> BaseParser | None:
+    def select_parser(self, request: Request, parsers: Iterable[BaseParser]) -> BaseParser | None:
         content_type = (request.content_type or "").rstrip("; ")
         for parser in parsers:
             if media_type_matches(parser.media_type, content_type):
@@ -69,13 +69,13 @@ class VersionedNegotiation(BaseContentNegotiation):
         return None
 
     def select_renderer(
-        self, request: Request, renderers: Sequence[BaseRenderer], format_suffix: str | None = None
+        self, request: Request, renderers: Iterable[BaseRenderer], format_suffix: str | None = None
     ) -> tuple[BaseRenderer, str]:
         for wanted in parse_accept(request.META.get("HTTP_ACCEPT", "").strip() or "*/*"):
             for renderer in renderers:
                 if wanted.version and _matches(wanted.type, renderer.media_type):
                     return renderer, f"{renderer.media_type}; version={wanted.version}"
-        raise NotAcceptable(available_renderers=renderers)
+        raise NotAcceptable(available_renderers=list(renderers))
 
 
 def _matches(wanted: str, offered: str) -> bool:

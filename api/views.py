@@ -19,7 +19,7 @@ An endpoint is a class with declarations and an `operations` table that has one 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import orjson
 from django.db.models import Model, QuerySet
@@ -39,12 +39,12 @@ from api import (
 )
 from api.fields import Fields
 from api.filters import Asked, ContractFilterBackend, Filter, values_of
-from api.negotiation import accepted_version, newer
+from api.negotiation import LATEST, accepted_version, newer
 from api.pagination import Window
 from api.renderers import CsvRenderer, JsonRenderer
 from cpm import permissions
 from cpm.lib.errors import NotFound
-from cpm.models import Actor
+from cpm.models import Actor, User
 
 Rows = QuerySet[Any, Any]
 BACKEND = ContractFilterBackend()
@@ -91,13 +91,13 @@ class Endpoint(ViewSetMixin, APIView):
 
     @property
     def actor(self) -> Actor:
-        return Actor.of(self.request.user, source=self.request.META.get("REMOTE_ADDR", ""))
+        return Actor.of(cast(User, self.request.user), source=self.request.META.get("REMOTE_ADDR", ""))
 
     @cached_property
     def owners(self) -> Sequence[int]:
         """Ids of the users whose objects the operation's right reaches."""
         assert self.operation.right, "a public operation has no owners"
-        return permissions.owners(self.request.user, self.operation.right)
+        return permissions.owners(cast(User, self.request.user), self.operation.right)
 
     def determine_version(self, request: Request, *args: Any, **kwargs: Any) -> tuple[str, None]:
         return accepted_version(request), None
@@ -107,7 +107,7 @@ class Endpoint(ViewSetMixin, APIView):
         operation = self.operations.get(self.action or "")
         if operation is None:
             return
-        if newer(operation.since, request.version):
+        if newer(operation.since, request.version or LATEST):
             raise Http404
         if operation.right:
             permissions.require(self.actor, operation.right)
@@ -172,7 +172,7 @@ class Records(Endpoint):
         found = BACKEND.narrow(BACKEND.asked(request, self), found, self)
         window = pagination.window_of(request) if self.operation.paged else None
         if window is None:
-            return streamed(rows.stream(found.order_by(*self.asked.ordering)))
+            return streamed(rows.JsonArray(found.order_by(*self.asked.ordering)))
         total, ordered, offset = self.position(found, window)
         shown = ordered[offset : offset + window.size]
         if offset:

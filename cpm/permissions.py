@@ -69,11 +69,11 @@ RECOVERY_FLAG = ("allow_recovery",)
 # Flags that a user's profile has too; a delegate holds them only if its original user does.
 USER_FLAGS = frozenset({"allow_file_level_recovery", "allow_cost_explorer"})
 
-OWN = {caller: Reach.OWN for caller in Caller}
+OWN = dict.fromkeys(Caller, Reach.OWN)
 ENVIRONMENT = OWN | {Caller.ROOT: Reach.OWN_AND_MANAGED}
 ENVIRONMENT_AND_ROOT_DELEGATE = ENVIRONMENT | {Caller.ROOT_DELEGATE: Reach.OWN_AND_MANAGED}
-SHARED = {caller: Reach.SHARED for caller in Caller}
-ROOT_ONLY = {caller: Reach.NONE for caller in Caller} | {Caller.ROOT: Reach.SERVER}
+SHARED = dict.fromkeys(Caller, Reach.SHARED)
+ROOT_ONLY = dict.fromkeys(Caller, Reach.NONE) | {Caller.ROOT: Reach.SERVER}
 ROOT_AND_ITS_DELEGATES = ROOT_ONLY | {Caller.ROOT_DELEGATE: Reach.SERVER}
 
 RIGHTS: Mapping[str, Right] = {

@@ -1,4 +1,4 @@
-"""The OpenAPI document and its pages."""
+"""The OpenAPI document and its pages, whose scripts come from this server, so that they work offline."""
 
 from typing import Any
 
@@ -7,33 +7,16 @@ from drf_spectacular.views import SpectacularAPIView, SpectacularRedocView, Spec
 from rest_framework.negotiation import DefaultContentNegotiation
 from rest_framework.permissions import AllowAny
 
-
-class _Public:
-    """The documents need no token; browsers fetch them, so ordinary negotiation applies."""
-
-    authentication_classes: list[Any] = []
-    permission_classes = [AllowAny]
-    content_negotiation_class = DefaultContentNegotiation
-
-
-class SchemaView(_Public, SpectacularAPIView):
-    """The OpenAPI document as YAML or JSON."""
-
-
-class SwaggerView(_Public, SpectacularSwaggerView):
-    """The interactive pages; their scripts come from this server, so they work offline."""
-
-    url_name = "schema"
-
-
-class RedocView(_Public, SpectacularRedocView):
-    """The reading pages."""
-
-    url_name = "schema"
+# The documents need no token; browsers fetch them, so ordinary negotiation applies.
+PUBLIC: dict[str, Any] = {
+    "authentication_classes": [],
+    "permission_classes": [AllowAny],
+    "content_negotiation_class": DefaultContentNegotiation,
+}
 
 
 urlpatterns = [
-    path("schema/", SchemaView.as_view(), name="schema"),
-    path("docs/", SwaggerView.as_view()),
-    path("docs/redoc/", RedocView.as_view()),
+    path("schema/", SpectacularAPIView.as_view(**PUBLIC), name="schema"),
+    path("docs/", SpectacularSwaggerView.as_view(**PUBLIC, url_name="schema")),
+    path("docs/redoc/", SpectacularRedocView.as_view(**PUBLIC, url_name="schema")),
 ]

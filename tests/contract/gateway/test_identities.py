@@ -100,8 +100,9 @@ def test_a_role_that_may_not_be_assumed_names_the_missing_permission(sts):
     )
     sts.responders["AssumeRole"] = lambda request, before: query_error("AccessDenied", text, 403)
 
+    role = AssumedRole.of(KEYS, "444455556666", "Backup")
+
     with pytest.raises(errors.Denied) as caught:
-        role = AssumedRole.of(KEYS, "444455556666", "Backup")
         gateway.client(role, "ec2", "eu-west-1").call("DescribeVolumes")
 
     assert caught.value.missing_action == "sts:AssumeRole"

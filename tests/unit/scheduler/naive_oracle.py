@@ -40,8 +40,9 @@ def naive_slots(recurrence: Recurrence, until: datetime) -> list[datetime]:
                 recurrence, wall + timedelta(days=amount * {"D": 1, "W": 7}[recurrence.unit])
             )
         if slot > until:
-            return slots
+            break
         slots.append(slot)
+    return slots
 
 
 def months_later(wall: datetime, months: int) -> datetime:
