@@ -24,7 +24,7 @@ from django.utils import timezone
 
 from cpm.lib.errors import DomainError
 from cpm.lib.states import BACKUP_RUNNING
-from cpm.models import Actor, Backup, Policy, Schedule, ServerSettings, Target
+from cpm.models import Actor, Backup, Policy, ServerSettings, Target
 from cpm.scheduler.slots import Due, Timetable
 from cpm.services import backups, cleanup
 
@@ -138,38 +138,46 @@ def run_due(
         cursor.execute(ANYTHING_DUE, {"now": moment})
         runs_due, retries_due, cleanup_due = cursor.fetchone()
     ends = time.monotonic() + budget
-    launch = start or backups.start_many
+    tick = _Tick(moment, limit, start or backups.start_many, result, Timetable(moment))
     # Runs go first: a retry must find the scheduled run that replaces it.
     if runs_due:
-        _repeat(_start_scheduled, moment, limit, ends, launch, result)
+        _repeat(_start_scheduled, tick, ends)
     if retries_due:
-        _repeat(_start_retries, moment, limit, ends, launch, result)
+        _repeat(_start_retries, tick, ends)
     if cleanup_due or cleanup_due is None:
         result.cleanup = _clean_up(moment, clean or cleanup.run)
     return result
 
 
-Claimant = Callable[[datetime, int, set[int], Start, PlannerResult], list[int]]
+@dataclass(frozen=True, slots=True)
+class _Tick:
+    now: datetime
+    limit: int
+    start: Start
+    result: PlannerResult
+    timetable: Timetable
 
 
-def _repeat(
-    claimant: Claimant, now: datetime, limit: int, ends: float, start: Start, result: PlannerResult
-) -> None:
+# Claims and starts up to so many policies, passing by those given; answers whom it has claimed.
+Claimant = Callable[[_Tick, int, set[int]], list[int]]
+
+
+def _repeat(claimant: Claimant, tick: _Tick, ends: float) -> None:
     """Claim batch after batch; a batch with a spoiled policy in it is done again one policy at a time."""
     passed_by = _set_back(time.monotonic())
     one_by_one = 0
     while True:
-        size = 1 if one_by_one else limit
+        size = 1 if one_by_one else tick.limit
         claimed: list[int] = []
         try:
             with transaction.atomic():
-                claimed = claimant(now, size, passed_by, start, result)
+                claimed = claimant(tick, size, passed_by)
         except _Spoiled as spoiled:
             if size > 1 and len(spoiled.policies) > 1:
                 one_by_one = len(spoiled.policies)
                 continue
             log.exception("run could not be started", policies=spoiled.policies)
-            result.failed += 1
+            tick.result.failed += 1
             passed_by.update(spoiled.policies)
             until = time.monotonic() + SETBACK_SECONDS
             _set_back_until.update(dict.fromkeys(spoiled.policies, until))
@@ -178,7 +186,7 @@ def _repeat(
                 return
         one_by_one = max(0, one_by_one - 1)
         if time.monotonic() > ends:
-            log.warning("planner stopped at its time budget", started=result.started)
+            log.warning("planner stopped at its time budget", started=tick.result.started)
             return
 
 
@@ -196,9 +204,8 @@ class _Spoiled(Exception):
         super().__init__(policies)
 
 
-def _start_scheduled(
-    now: datetime, limit: int, passed_by: set[int], start: Start, result: PlannerResult
-) -> list[int]:
+def _start_scheduled(tick: _Tick, limit: int, passed_by: set[int]) -> list[int]:
+    now, result = tick.now, tick.result
     with connection.cursor() as cursor:
         cursor.execute(_CLAIM_POLICIES, {"now": now, "limit": limit, "passed_by": list(passed_by)})
         claimed = sorted({row[0] for row in cursor.fetchall()})
@@ -210,8 +217,8 @@ def _start_scheduled(
     passed_by.update(set(claimed) - {row.policy_id for row in rows})
     if not rows:
         return claimed
-    timetable = Timetable(_schedules(rows), now)
-    plan = _Plan(rows, timetable)
+    tick.timetable.refresh(rows)
+    plan = _Plan(rows, tick.timetable)
     policies = _policies(plan.slots)
     unfit = _unfit(policies)
     busy = _busy(plan.slots)
@@ -220,10 +227,10 @@ def _start_scheduled(
         for policy_id, slot in plan.slots.items()
         if policy_id not in unfit and policy_id not in busy
     ]
-    started = _launch(start, runs, now, claimed)
+    started = _launch(tick, runs, claimed)
     dropped = busy - unfit
     missed = {key: plan.older[key] + (key in dropped) for key in plan.slots if key not in unfit}
-    _record(rows, timetable, missed)
+    _record(rows, tick.timetable, missed)
     for key in sorted(dropped):
         log.warning("run dropped, the policy is still backing up", policy=key, slot=plan.slots[key])
     result.started += started
@@ -231,11 +238,6 @@ def _start_scheduled(
     result.skipped += len(unfit)
     result.missed += sum(missed.values())
     return claimed
-
-
-def _schedules(rows: Sequence[Due]) -> dict[int, Schedule]:
-    ids = {row.schedule_id for row in rows}
-    return Schedule.objects.prefetch_related("disable_times").in_bulk(ids)
 
 
 class _Plan:
@@ -267,11 +269,11 @@ def _busy(policies: Collection[int]) -> set[int]:
     return set(running.values_list("policy_id", flat=True))
 
 
-def _launch(start: Start, runs: Sequence[backups.Run], now: datetime, policies: list[int]) -> int:
+def _launch(tick: _Tick, runs: Sequence[backups.Run], policies: list[int]) -> int:
     if not runs:
         return 0
     try:
-        return len(start(runs=runs, now=now))
+        return len(tick.start(runs=runs, now=tick.now))
     except _SPOILED as error:
         raise _Spoiled(policies) from error
 
@@ -284,9 +286,8 @@ def _record(rows: Sequence[Due], timetable: Timetable, missed: Mapping[int, int]
             cursor.execute(_ADD_MISSED, [list(counted), list(counted.values())])
 
 
-def _start_retries(
-    now: datetime, limit: int, passed_by: set[int], start: Start, result: PlannerResult
-) -> list[int]:
+def _start_retries(tick: _Tick, limit: int, passed_by: set[int]) -> list[int]:
+    now, result = tick.now, tick.result
     with connection.cursor() as cursor:
         cursor.execute(_CLAIM_RETRIES, {"now": now, "limit": limit, "passed_by": list(passed_by)})
         rows = cursor.fetchall()
@@ -302,7 +303,7 @@ def _start_retries(
         cursor.execute(_CLEAR_RETRIES, [ids, now])
         cleared = {row[0] for row in cursor.fetchall()}
     runs = _retry_runs(cleared - superseded, claimed)
-    result.retries += _launch(start, runs, now, claimed)
+    result.retries += _launch(tick, runs, claimed)
     result.skipped += len(cleared) - len(runs)
     return claimed
 

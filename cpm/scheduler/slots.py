@@ -1,5 +1,6 @@
 """Which slots of a schedule have passed and which comes next, for many policies at once."""
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import NamedTuple
 from zoneinfo import ZoneInfoNotFoundError
@@ -30,20 +31,38 @@ class Due(NamedTuple):
 
 
 class Timetable:
-    """Answers for the schedules of one batch at one moment; policies that share a schedule share the work."""
+    """Answers for schedules at one moment. What was computed stays as long as the schedule is not changed."""
 
-    def __init__(self, schedules: dict[int, Schedule], now: datetime) -> None:
+    def __init__(self, now: datetime) -> None:
         self.now = now
-        self._recurrences = {key: _usable(schedule) for key, schedule in schedules.items()}
-        self._passed: dict[tuple[int, datetime], tuple[datetime, ...]] = {}
+        self._versions: dict[int, datetime] = {}
+        self._recurrences: dict[int, Recurrence | None] = {}
+        self._passed: dict[int, dict[datetime, tuple[datetime, ...]]] = {}
         self._following: dict[int, datetime | None] = {}
+
+    def refresh(self, rows: Sequence[Due]) -> None:
+        """Read the schedules of these rows as far as they are unknown or were changed; call it under their locks.
+
+        Services touch a schedule whenever they change its disable times.
+        """
+        ids = {row.schedule_id for row in rows}
+        current = dict(Schedule.objects.filter(pk__in=ids).values_list("pk", "last_modified"))
+        stale = [key for key in ids if key not in self._versions or self._versions[key] != current.get(key)]
+        if not stale:
+            return
+        for key, schedule in Schedule.objects.prefetch_related("disable_times").in_bulk(stale).items():
+            self._versions[key] = schedule.last_modified
+            self._recurrences[key] = _usable(schedule)
+        for key in stale:
+            self._passed.pop(key, None)
+            self._following.pop(key, None)
 
     def passed(self, row: Due) -> tuple[datetime, ...]:
         """Slots from the row's moment up to now, in order; the newest is there even if not all can be."""
-        key = (row.schedule_id, row.next_run_at)
-        if key not in self._passed:
-            self._passed[key] = self._compute(row)
-        return self._passed[key]
+        known = self._passed.setdefault(row.schedule_id, {})
+        if row.next_run_at not in known:
+            known[row.next_run_at] = self._compute(row)
+        return known[row.next_run_at]
 
     def following(self, row: Due) -> datetime | None:
         """The next slot after now; None when there is none."""

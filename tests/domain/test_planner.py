@@ -248,3 +248,18 @@ def test_the_cost_of_a_batch_does_not_grow_with_its_policies(django_assert_max_n
         result = _tick()
 
     assert result.started == 60
+
+
+def test_a_schedule_that_is_edited_between_two_batches_is_read_again():
+    schedule = _hourly()
+    first, second = _due_policy(schedule), _due_policy(schedule)
+
+    def start(*, runs, now):
+        schedule.every_how_many = 2
+        schedule.save()
+        return backups.start_many(runs=runs, now=now)
+
+    _tick(limit=1, start=start)
+
+    moments = PolicySchedule.objects.filter(policy__in=[first, second]).values_list("next_run_at", flat=True)
+    assert sorted(moments) == [NOON + timedelta(hours=1), NOON + timedelta(hours=2)]
