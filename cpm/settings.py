@@ -161,6 +161,8 @@ CPM_AWS_ENDPOINT_URL = os.environ.get("CPM_AWS_ENDPOINT_URL", "")
 CPM_AWS_RATE_FACTOR = float(os.environ.get("CPM_AWS_RATE_FACTOR", "1"))
 CPM_FIELD_KEYS_FILE = os.environ.get("CPM_FIELD_KEYS_FILE", str(DATA_DIR / "secrets" / "field-keys"))
 CPM_SCRIPTS_DIR = Path(os.environ.get("CPM_SCRIPTS_DIR", str(DATA_DIR / "scripts")))
+# Where the policy cpmdata keeps the server's own data; empty means a region that every account has.
+CPM_SERVER_REGION = os.environ.get("CPM_SERVER_REGION", "")
 CPM_SERVER_BACKUP_DIR = Path(os.environ.get("CPM_SERVER_BACKUP_DIR", str(DATA_DIR / "server-backups")))
 
 LOGGING_CONFIG = None

@@ -10,7 +10,7 @@ from typing import Any
 
 from cpm.aws.errors import AwsError
 from cpm.aws.gateway import client
-from cpm.flows import alerting, backup_finish, backup_plan, backup_scripts, backup_snapshots
+from cpm.flows import alerting, backup_finish, backup_plan, backup_scripts, backup_snapshots, server_backup
 from cpm.flows.identities import account_number_of, identity_of
 from cpm.jobs.context import StepContext
 from cpm.jobs.kinds import Done, Failed, Outcome, StepKind, StepSpec
@@ -36,11 +36,14 @@ def prepare(context: StepContext) -> Outcome:
     if policy is None or backup.account is None:
         return _nothing(context, "The policy was deleted before the backup began.")
     targets = list(policy.targets.prefetch_related("volumes").order_by("id"))
-    if not targets:
+    server = policy.name == server_backup.POLICY
+    if not targets and not server:
         return _nothing(context, "The policy has no targets. Add at least one.")
     _learn_number(context, backup.account)
     described, unreachable = _describe(context, backup, targets)
     plan = backup_plan.Plan(context, backup, policy)
+    if server:
+        server_backup.add(plan)
     gone = []
     for target in targets:
         key = (target.aws_region, target.resource_type)
@@ -150,6 +153,7 @@ def prepare_cancelled(context: StepContext) -> None:
 KINDS: tuple[StepKind, ...] = (
     StepKind("backup.prepare", QUEUE, prepare, failed=prepare_failed, cancelled=prepare_cancelled),
     *backup_snapshots.KINDS,
+    *server_backup.KINDS,
     *backup_scripts.KINDS,
     *backup_finish.KINDS,
 )

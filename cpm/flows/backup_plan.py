@@ -27,7 +27,7 @@ class Plan:
         self.scripted: list[Agent] = []
         self.before = backup_scripts.before(policy, backup)
         self._ids: list[int] = []
-        self._payloads: list[dict[str, Any]] = []
+        self.payloads: list[dict[str, Any]] = []
 
     def add(self, target: Target, described: dict[str, Any]) -> None:
         """Plan one target; `described` holds AWS's descriptions of instances and volumes of its region by id."""
@@ -46,10 +46,11 @@ class Plan:
             return
         if target.ami_backup_option == AmiOption.SINGLE:
             initial = self._current_initial_ami(target)
+            # For the tags: ids of records mean nothing in a rebuilt catalogue.
+            parent.details["initial_ami_backup"] = initial.backup_id if initial else self.backup.pk
             if initial is None:
                 initial = self._add_image(target, parent, SnapshotKind.INITIAL_AMI)
             parent.details["initial_ami"] = initial.pk
-            parent.details["initial_ami_backup"] = initial.backup_id
         self._add_instance_volumes(target, parent, resource, described)
 
     def fail(self, target: Target, why: str) -> None:
@@ -176,7 +177,7 @@ class Plan:
         """Each snapshot says how many the run was to make, so that a rebuilt catalogue knows what is missing."""
         parents = {row.parent_id for row in self.rows}
         count = sum(row.pk not in parents for row in self.rows)
-        for payload in self._payloads:
+        for payload in self.payloads:
             payload["tags"][tags.COUNT] = str(count)
 
     def _payload(self, target: Target, what: str, source_tags: dict[str, str]) -> dict[str, Any]:
@@ -195,7 +196,7 @@ class Plan:
                 tags.ACCOUNT: self.backup.account.account_number,
             },
         }
-        self._payloads.append(payload)
+        self.payloads.append(payload)
         return payload
 
     def _instance_row(self, target: Target, instance: dict[str, Any], described: dict[str, Any]) -> Snapshot:

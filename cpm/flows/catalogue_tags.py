@@ -132,7 +132,8 @@ def _lean(value: Any) -> Any:
     """Without what says nothing; readers fill it in again."""
     if isinstance(value, Mapping):
         lean = {key: _lean(one) for key, one in value.items()}
-        return {key: one for key, one in lean.items() if one not in (None, "", [], {}, False)}
+        # A number is never left out: 0 says something.
+        return {key: one for key, one in lean.items() if one is not None and one is not False and one not in ("", [], {})}
     return [_lean(one) for one in value] if isinstance(value, list) else value
 
 
