@@ -143,21 +143,31 @@ class StepContext:
         The intent is stored before `create` and the token after it. A step that finds an intent without a
         token was interrupted: when AWS's lists have had time to catch up, `find` looks for what the
         interrupted call may have made (oldest first); the first is adopted, `discard` removes the others, and only if
-        there is none is it created again. Tokens must be JSON values. Raises NotYet while waiting.
+        there is none is it created again. What a frozen worker makes after its lease was lost is discarded too,
+        by itself or by its successor. Tokens must be JSON values. Raises NotYet while waiting.
         """
         if self.token is not None:
+            self._remove_strays(discard)
             return self.token
         if self.lease.intent_at is not None:
             token = self._adopt(find, discard)
             if token is not None:
+                self._remove_strays(discard)
                 return token
         self._intend()
-        return self.remember(create())
+        made = create()
+        try:
+            self.remember(made)
+        except leases.LeaseLost:
+            self._disown(made, discard)
+            raise
+        self._remove_strays(discard)
+        return made
 
     def remember(self, token: Any) -> Any:
-        """Store what the step has made, before anything else happens."""
+        """Store what the step has made, before anything else happens. The intent's time becomes that of its end."""
         with transaction.atomic():
-            leases.guarded(self.lease, "token = %s", [json.dumps(token)])
+            leases.guarded(self.lease, "token = %s, intent_at = now()", [json.dumps(token)])
             self.flush_log()
         self.lease.token = token
         return token
@@ -167,6 +177,44 @@ class StepContext:
         if self.lease.intent_at is not None and self.token is None:
             leases.guarded(self.lease, "intent_at = NULL", [])
             self.lease.intent_at = None
+
+    def still_unsure(self) -> None:
+        """The call may have been carried out at any moment until now: whoever looks for it counts from here."""
+        if self.lease.intent_at is not None and self.token is None:
+            leases.guarded(self.lease, "intent_at = now()", [])
+
+    def _disown(self, made: Any, discard: Callable[[Any], None] | None) -> None:
+        """Made after the lease was lost. A successor that has chosen what counts does not know of it: discard it.
+        One that has not yet may find and adopt it, so it is told to look at what is left over then.
+        """
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "UPDATE cpm_step SET payload = jsonb_set(payload, '{strays}',"
+                " coalesce(payload->'strays', '[]') || %s::jsonb)"
+                " WHERE id = %s AND token IS NULL AND finished_at IS NULL",
+                [json.dumps([made]), self.step_id],
+            )
+            if cursor.rowcount:
+                return
+            cursor.execute("SELECT token = %s::jsonb FROM cpm_step WHERE id = %s", [json.dumps(made), self.step_id])
+            row = cursor.fetchone()
+        if discard is not None and not (row and row[0]):
+            discard(made)
+
+    def _remove_strays(self, discard: Callable[[Any], None] | None) -> None:
+        """Discard what earlier holders of this step have made too late."""
+        if self.lease.epoch == 1 or discard is None:
+            return
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT payload->'strays' FROM cpm_step WHERE id = %s", [self.step_id])
+            row = cursor.fetchone()
+        strays = json.loads(row[0]) if row and row[0] else []
+        for stray in strays:
+            if stray != self.token:
+                self.warn(f"Removing what a worker made after it had lost this step: {stray}")
+                discard(stray)
+        if strays:
+            leases.guarded(self.lease, "payload = payload - 'strays'", [])
 
     def _intend(self) -> None:
         with transaction.atomic():

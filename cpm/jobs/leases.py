@@ -54,6 +54,7 @@ class Lease:
     user_id: int | None
     aborted: bool
     timed_out: bool
+    started_at: datetime
     now: datetime
     lost: threading.Event = field(default_factory=threading.Event)
 
@@ -71,7 +72,7 @@ FROM due, cpm_job j
 WHERE s.id = due.id AND j.id = s.job_id
 RETURNING s.id, s.lease_epoch, s.job_id, s.kind, s.queue, s.payload, s.token, s.cursor, s.intent_at, s.failures,
     s.attempts, s.run_if, s.poll_group, j.kind, j.subject_type, j.subject_id, j.user_id, j.abort_requested_at IS NOT NULL,
-    coalesce(j.deadline < now(), false), now()
+    coalesce(j.deadline < now(), false), s.started_at, now()
 """
 _ONE = _CLAIM.format(where="id = %(id)s AND (state = 'ready' OR (state = 'waiting' AND poll_group = ''))")
 _READY = _CLAIM.format(

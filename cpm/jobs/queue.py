@@ -131,24 +131,42 @@ def request_abort(job_id: int) -> bool:
 
 
 def retry_failed(job_id: int) -> int:
-    """Make the failed and cancelled steps of a failed job ready again; returns how many."""
+    """Run the failed and cancelled steps of a failed job again, and all that come after them; returns how many."""
     with transaction.atomic():
         job = Job.objects.select_for_update().get(pk=job_id)
         if job.state != JobState.FAILED:
             return 0
-        again = Step.objects.filter(job=job, state__in=[StepState.FAILED, StepState.CANCELLED])
-        ids = list(again.values_list("id", flat=True))
-        for step in Step.objects.filter(id__in=ids):
-            pending = Step.objects.filter(job=job, id__in=[*step.after]).exclude(state=StepState.SUCCEEDED)
-            Step.objects.filter(pk=step.pk).update(pending_after=pending.count())
-        again.update(
-            state=StepState.READY, failures=0, finished_at=None, not_before=timezone.now(), message=""
-        )
+        again = _to_repeat(list(Step.objects.filter(job=job).order_by("id")))
+        now = timezone.now()
+        for step in again.values():
+            Step.objects.filter(pk=step.pk).update(
+                state=StepState.READY,
+                pending_after=sum(1 for before in step.after if before in again),
+                failures=0,
+                finished_at=None,
+                not_before=now,
+                message="",
+            )
         Job.objects.filter(pk=job.pk).update(
-            state=JobState.RUNNING, open_steps=len(ids), finished_at=None, abort_requested_at=None
+            state=JobState.RUNNING,
+            open_steps=len(again),
+            finished_at=None,
+            abort_requested_at=None,
+            deadline=None,
         )
-        offer(Step.objects.filter(id__in=ids, pending_after=0).values_list("queue", "id"))
-    return len(ids)
+        offer((step.queue, step.pk) for step in again.values() if not set(step.after) & set(again))
+    return len(again)
+
+
+def _to_repeat(steps: Sequence[Step]) -> dict[int, Step]:
+    """The steps that did not succeed, with everything that stands after one of them."""
+    chosen = {step.pk: step for step in steps if step.state in {StepState.FAILED, StepState.CANCELLED}}
+    grown = True
+    while grown:
+        more = {s.pk: s for s in steps if s.pk not in chosen and any(ref in chosen for ref in s.after)}
+        chosen |= more
+        grown = bool(more)
+    return chosen
 
 
 def _rows(

@@ -142,6 +142,8 @@ def _outcome_of(error: Exception, context: StepContext, engine: Engine) -> Outco
     verdict = engine.classify(error)
     if verdict.definite:
         context.forget_intent()
+    else:
+        context.still_unsure()
     log.warning("step raised", step=context.step_id, kind=context.lease.kind, error=verdict.message)
     if verdict.retry and context.lease.failures + 1 < settings.CPM_MAX_STEP_FAILURES:
         return _retry(context, verdict)

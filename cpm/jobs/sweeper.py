@@ -8,10 +8,11 @@ from django.db import connection, transaction
 from cpm.jobs import queue
 
 # A step whose worker died keeps its token and intent; the raised epoch shuts the dead (or merely frozen) owner out.
+# What was intended may have been done at any moment until now (calls are paced), and lists lag behind that moment.
 _TAKE_BACK = """
 UPDATE cpm_step SET state = CASE WHEN poll_group <> '' THEN 'waiting' ELSE 'ready' END,
-    lease_epoch = lease_epoch + 1, lease_owner = '', lease_until = NULL,
-    offered_until = now()
+    lease_epoch = lease_epoch + 1, lease_owner = '', lease_until = NULL, offered_until = now(),
+    intent_at = CASE WHEN intent_at IS NOT NULL AND token IS NULL THEN now() ELSE intent_at END
 WHERE id IN (SELECT id FROM cpm_step WHERE state = 'running' AND lease_until < now()
              FOR UPDATE SKIP LOCKED LIMIT %s)
 """

@@ -365,17 +365,28 @@ def test_the_secret_of_a_job_is_gone_when_the_job_is_over():
     assert (seen, job.secret) == (["sealed"], "")
 
 
-def test_a_failed_job_can_be_retried():
-    broken = [True]
+def test_retrying_a_failed_job_repeats_what_failed_and_what_came_after_it():
+    broken, seen = [True], []
     built = engine(
+        kind("good", lambda context: seen.append("good") or Done()),
         kind("work", lambda context: Failed("no") if broken[0] else Done()),
-        kind("next", lambda context: Done()),
+        kind("next", lambda context: seen.append("next") or Done()),
+        kind("stock", lambda context: seen.append("stock") or Done()),
     )
-    job = start(built, [StepSpec("work", key="w"), StepSpec("next", after=("w",))])
+    job = start(
+        built,
+        [
+            StepSpec("good", key="g"),
+            StepSpec("work", key="w", after=("g",)),
+            StepSpec("next", key="n", after=("w",)),
+            StepSpec("stock", after=("g", "w", "n"), run_if=RunIf.ALWAYS),
+        ],
+    )
     run_to_end(built, job)
     broken[0] = False
 
-    assert queue.retry_failed(job.pk) == 2
+    assert queue.retry_failed(job.pk) == 3
     run_to_end(built, job)
 
     assert job.state == JobState.SUCCEEDED
+    assert seen == ["good", "stock", "next", "stock"]
