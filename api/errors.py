@@ -26,8 +26,8 @@ STATUS_OF: tuple[tuple[type[DomainError], int], ...] = (
     (errors.PermissionDenied, 403),
     (errors.FeatureOff, 403),
     (errors.NotFound, 404),
-    (errors.InUse, 409),
-    (errors.Conflict, 409),
+    (errors.InUse, 400),
+    (errors.Conflict, 400),
     (errors.PreconditionFailed, 412),
 )
 

@@ -36,7 +36,6 @@ REFUSALS = {
     403: "The caller lacks the right.",
     404: "No such object within what the caller sees.",
     406: "An unknown media type or API version was asked for.",
-    409: "Other objects depend on this one, or it changed meanwhile.",
     412: "The state of things does not allow this now.",
     413: "The body is too large.",
     415: "The body's media type is not supported.",

@@ -24,6 +24,8 @@ def _start_servers() -> None:
     # Not tied to pytest's own end, which never comes when reading the options fails.
     atexit.register(servers.close)
     os.environ.update(servers.enter_context(running_servers()))
+    # Tests run steps themselves; messages to nobody would only pile up.
+    os.environ.setdefault("CPM_JOBS_WAKE", "cpm.jobs.queue.no_wake")
     django.setup()
 
 

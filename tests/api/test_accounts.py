@@ -103,7 +103,7 @@ def test_an_account_in_use_stays():
 
     status, content = Caller(account.user)("DELETE", f"accounts/{account.pk}/")
 
-    assert (status, codes(content)) == (409, {"non_field_errors": ["in_use"]})
+    assert (status, codes(content)) == (400, {"non_field_errors": ["in_use"]})
     assert "nightly" in str(content)
     assert Account.objects.filter(pk=account.pk).exists()
 
