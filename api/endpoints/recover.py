@@ -82,7 +82,7 @@ class CredentialsBody(shapes.Body):
     aws_secret_key = Word()
 
 
-class VolumeBody(shapes.Body):
+class VolumeRecoveryBody(shapes.Body):
     """How a volume comes back. What is left out is as it was."""
 
     attach_behaviour = OneOf(
@@ -100,7 +100,7 @@ class VolumeBody(shapes.Body):
     zone = Word()
 
 
-class InstanceVolumeBody(shapes.Body):
+class RecoveredVolumeBody(shapes.Body):
     """How one volume of the instance comes back; `volume_id` is that of the backed-up volume."""
 
     capacity = shapes.Whole(required=False)
@@ -119,7 +119,7 @@ class EphemeralBody(shapes.Body):
     epehemeral = Word()
 
 
-class InstanceBody(shapes.Body):
+class InstanceRecoveryBody(shapes.Body):
     """How an instance comes back. What is left out is as it was."""
 
     additional_nics = Words()
@@ -139,7 +139,7 @@ class InstanceBody(shapes.Body):
     instance_profile_arn = Word()
     # The contract's list of types is years old; AWS decides.
     instance_type = Word()
-    instance_volumes = InstanceVolumeBody(many=True, required=False)
+    instance_volumes = RecoveredVolumeBody(many=True, required=False)
     kernel_id = Word()
     key_pair = Word()
     monitored = Switch()
@@ -175,7 +175,7 @@ def recovering(body: type[shapes.Body], since: str, noun: str) -> dict[str, Oper
 class RecoverVolume(Volumes):
     """Recovery of a volume from its snapshot."""
 
-    operations = recovering(VolumeBody, "1.2.0", "a volume")
+    operations = recovering(VolumeRecoveryBody, "1.2.0", "a volume")
 
     def recover(self, request: Request, backup_id: int, snapshot_record_id: int) -> HttpResponseBase:
         return self.once(lambda: self._recover(self.find(snapshot_record_id)))
@@ -196,13 +196,13 @@ class RecoverDrVolume(RecoverVolume):
     """Recovery of a volume from its copy in another region or account."""
 
     kind, noun = DrVolumes.kind, DrVolumes.noun
-    operations = recovering(VolumeBody, "1.2.0", "a volume from its DR copy")
+    operations = recovering(VolumeRecoveryBody, "1.2.0", "a volume from its DR copy")
 
 
 class RecoverInstance(Instances):
     """Recovery of an instance."""
 
-    operations = recovering(InstanceBody, "1.3.0", "an instance")
+    operations = recovering(InstanceRecoveryBody, "1.3.0", "an instance")
 
     def recover(self, request: Request, backup_id: int, snapshot_record_id: int) -> HttpResponseBase:
         return self.once(lambda: self._recover(self.find(snapshot_record_id)))

@@ -3,7 +3,10 @@
 import os
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from importlib import import_module
 from typing import Any
+
+from django.apps import apps
 
 from api import authentication
 from cpm.aws import gateway
@@ -40,6 +43,9 @@ class Server:
 def populate(aws: SimulatedAws) -> Server:
     """Rows of every kind, owned by root; what operations ask AWS about exists in the simulated one."""
     gateway.configure(gateway.GatewayConfig(endpoint_url=aws.url, redis_url=os.environ["CPM_REDIS_URL"]))
+    # Transactional tests that ran before have emptied all tables.
+    lookups = import_module("cpm.migrations.0003_lookups")
+    lookups.add_lookups(apps, None)
     root = make.root()
     server = Server(root, make.api_key(root))
     token = authentication.obtain(server.api_key)

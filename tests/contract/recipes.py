@@ -37,7 +37,7 @@ VALUES: dict[str, Any] = {
     "account": "{account}", "user": "{user}", "schedules": ["{schedule}"], "name": "a-name", "description": "text",
     "start_date": "2030-01-01T00:00:00Z", "end_date": "2031-01-01T00:00:00Z", "timezone": "Europe/Berlin",
     "start_time": "01:00", "end_time": "02:00", "capacity": 10, "every_how_many": 1,
-    "dr_account": "{dr_account}", "aws_root_device": "/dev/xvda", "use_remote_agent": False, "enable_agent_vss": False,
+    "dr_account": "{dr_account}", "aws_root_device": "/dev/xvda", "use_remote_agent": False, "enable_agent_vss": False, "vss_volumes": "",
 }  # fmt: skip
 # The same by operation, for what only makes sense there. None leaves the field out.
 KEYS = {
