@@ -35,11 +35,14 @@ def start(*, actor: Actor, policy: Policy, now: datetime) -> Backup:
     require(actor, "policies.run")
     if not policy.enabled:
         raise PreconditionFailed("policy_disabled", f"Policy {policy.name} is disabled. Enable it first.")
-    if Backup.objects.filter(policy=policy, status__in=BACKUP_RUNNING).exists():
-        raise PreconditionFailed(
-            "backup_running", f"A backup of policy {policy.name} is running. Wait for it, or abort it."
-        )
-    return start_many(runs=[Run(policy)], now=now)[0]
+    with transaction.atomic():
+        # The planner passes by a locked policy until its next tick, so the two cannot start a run each.
+        Policy.objects.select_for_update(no_key=True).get(pk=policy.pk)
+        if Backup.objects.filter(policy=policy, status__in=BACKUP_RUNNING).exists():
+            raise PreconditionFailed(
+                "backup_running", f"A backup of policy {policy.name} is running. Wait for it, or abort it."
+            )
+        return start_many(runs=[Run(policy)], now=now)[0]
 
 
 def start_many(*, runs: Sequence[Run], now: datetime) -> list[Backup]:
