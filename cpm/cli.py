@@ -22,6 +22,9 @@ DJANGO_COMMANDS = {
     "jobs": "The latest jobs; also show, abort and retry one.",
     "apikey": "Create, list and revoke API keys.",
     "keys": "Rotate the keys that encrypt stored secrets.",
+    "catalogue": "Rebuild a lost database from the tags of our snapshots.",
+    "server": "Restore this server's own database from its backup.",
+    "iam": "Write the IAM policies that CPM needs.",
 }
 _ONLY_HELP = "cpm.only_help"
 

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from cpm.aws.client import AwsClient
-from cpm.aws.iam_policy import IamAction
+from cpm.aws.iam_policy import IamAction, tag_only_on_create
 from cpm.lib.states import SnapshotKind
 from cpm.resources import ec2_capture
 from cpm.resources.base import Described, ResourceType
@@ -24,6 +24,14 @@ class EbsVolume(ResourceType):
     )  # fmt: skip
     iam_actions = (
         IamAction("ec2:DescribeVolumes", "backup", "finds the volumes of a policy and what they look like"),
+        IamAction("ec2:CreateSnapshot", "backup", "takes a volume that is protected on its own"),
+        IamAction("ec2:DescribeSnapshots", "backup", "waits until snapshots are complete"),
+        IamAction(
+            "ec2:CreateTags",
+            "backup",
+            "tags snapshots as ours",
+            condition=tag_only_on_create("CreateSnapshot"),
+        ),
     )
 
     def describe(self, client: AwsClient, ids: Sequence[str]) -> dict[str, Described]:

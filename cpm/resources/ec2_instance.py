@@ -4,10 +4,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from cpm.aws.client import AwsClient
-from cpm.aws.iam_policy import IamAction
+from cpm.aws.iam_policy import IamAction, tag_only_on_create, tagged_as_ours
 from cpm.lib.states import SnapshotKind
 from cpm.resources import ec2_capture
 from cpm.resources.base import Described, ResourceType
+
+SNAPSHOTS = "arn:{partition}:ec2:*::snapshot/*"
 
 
 class Ec2Instance(ResourceType):
@@ -34,6 +36,25 @@ class Ec2Instance(ResourceType):
     iam_actions = (
         IamAction(
             "ec2:DescribeInstances", "backup", "finds the instances of a policy and what they look like"
+        ),
+        IamAction("ec2:DescribeInstanceAttribute", "backup", "keeps settings that DescribeInstances does not show"),
+        IamAction("ec2:DescribeVolumes", "backup", "keeps what the volumes of an instance look like"),
+        IamAction("ec2:CreateSnapshots", "backup", "takes all volumes of an instance at one point in time"),
+        IamAction("ec2:CreateImage", "backup", "makes AMIs, where a target asks for them"),
+        IamAction("ec2:DescribeImages", "backup", "waits until an AMI is complete"),
+        IamAction("ec2:DescribeSnapshots", "backup", "waits until snapshots are complete"),
+        IamAction(
+            "ec2:CreateTags",
+            "backup",
+            "tags snapshots and AMIs as ours",
+            condition=tag_only_on_create("CreateImage", "CreateSnapshots"),
+        ),
+        IamAction(
+            "ec2:CreateTags",
+            "backup",
+            "keeps the configuration of an instance in its snapshots' tags",
+            SNAPSHOTS,
+            tagged_as_ours(),
         ),
     )
 

@@ -1,0 +1,146 @@
+"""Every AWS action that CPM calls, put together into the policies of deploy/iam.
+
+What one resource type needs is declared by its class, what recoveries need by `recover_actions`, the rest here. The
+tests hold the declarations against the calls in the source and against those that flows really make.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from cpm.aws import iam_policy
+from cpm.aws.iam_policy import Document, IamAction, tag_only_on_create, tagged_as_ours, tagging_as_ours
+from cpm.flows import recover_actions
+from cpm.resources.registry import TYPES
+
+SNAPSHOTS = "arn:{partition}:ec2:*::snapshot/*"
+IMAGES = "arn:{partition}:ec2:*::image/*"
+KEYS = "arn:{partition}:kms:*:*:key/*"
+OURS = tagged_as_ours()
+
+GENERAL = (
+    IamAction("ec2:DescribeRegions", "general", "learns which regions the account uses"),
+    IamAction("sts:GetCallerIdentity", "general", "learns the number of the account"),
+)
+RETENTION = (
+    IamAction("ec2:DeleteSnapshot", "retention", "deletes outlived, aborted and temporary snapshots", SNAPSHOTS, OURS),
+    IamAction("ec2:DeregisterImage", "retention", "removes outlived AMIs, before their snapshots", IMAGES, OURS),
+    IamAction("ec2:DescribeImages", "retention", "finds the snapshots of an AMI"),
+)
+DR_SOURCE = (
+    IamAction("ec2:ModifySnapshotAttribute", "dr source", "shares with the DR account for the copy", SNAPSHOTS, OURS),
+    IamAction("ec2:ModifyImageAttribute", "dr source", "shares with the DR account for the copy", IMAGES, OURS),
+)
+DR_TARGET = (
+    IamAction("ec2:CopySnapshot", "dr copies", "copies snapshots to another region or account"),
+    IamAction("ec2:CopyImage", "dr copies", "copies AMIs to another region or account"),
+    IamAction("ec2:DescribeSnapshots", "dr copies", "waits until copies are complete"),
+    IamAction("ec2:DescribeImages", "dr copies", "waits until copies are complete"),
+    IamAction(
+        "ec2:CreateTags",
+        "dr copies",
+        "tags copies as ours",
+        condition=tag_only_on_create("CopyImage", "CopySnapshot"),
+    ),
+    IamAction("ec2:CreateTags", "dr copies", "marks outdated copies that may not be deleted", (SNAPSHOTS, IMAGES), OURS),
+)
+ENCRYPTION = (
+    IamAction("kms:ListAliases", "encryption", "finds the key for a copy by its alias"),
+    IamAction("kms:ListKeys", "encryption", "finds the key for a copy by its tag"),
+    IamAction("kms:ListResourceTags", "encryption", "finds the key for a copy by its tag", KEYS),
+    IamAction("kms:DescribeKey", "encryption", "EC2 looks at the key of an encrypted snapshot", KEYS),
+    IamAction("kms:Decrypt", "encryption", "EC2 reads encrypted snapshots", KEYS),
+    IamAction("kms:GenerateDataKeyWithoutPlaintext", "encryption", "EC2 encrypts copies", KEYS),
+    IamAction("kms:ReEncryptFrom", "encryption", "EC2 changes the key of a copy", KEYS),
+    IamAction("kms:ReEncryptTo", "encryption", "EC2 changes the key of a copy", KEYS),
+    IamAction(
+        "kms:CreateGrant",
+        "encryption",
+        "lets EC2 use the key of a copy",
+        KEYS,
+        {"Bool": {"kms:GrantIsForAWSResource": "true"}},
+    ),
+)
+CATALOGUE = (
+    IamAction("ec2:DescribeSnapshots", "catalogue", "rebuilds a lost database from the tags of our snapshots"),
+    IamAction("ec2:DescribeImages", "catalogue", "rebuilds a lost database from the tags of our AMIs"),
+)
+SERVER_DATA = (
+    IamAction(
+        "ebs:StartSnapshot", "server data", "keeps the server's own database (cpmdata)", SNAPSHOTS, tagging_as_ours()
+    ),
+    IamAction("ebs:PutSnapshotBlock", "server data", "writes the server's own database", SNAPSHOTS, OURS),
+    IamAction("ebs:CompleteSnapshot", "server data", "completes that snapshot", SNAPSHOTS, OURS),
+    IamAction("ebs:ListSnapshotBlocks", "server data", "restores the server's own database", SNAPSHOTS, OURS),
+    IamAction("ebs:GetSnapshotBlock", "server data", "restores the server's own database", SNAPSHOTS, OURS),
+    IamAction(
+        "ec2:CreateTags",
+        "server data",
+        "tags the snapshot of the server's database",
+        SNAPSHOTS,
+        tag_only_on_create("StartSnapshot"),
+    ),
+)
+CONSISTENCY = (
+    IamAction("ssm:SendCommand", "consistency", "runs scripts and VSS on instances before and after their snapshots"),
+    IamAction("ssm:GetCommandInvocation", "consistency", "learns how a command ended"),
+    IamAction("ssm:ListCommandInvocations", "consistency", "asks about many commands at once"),
+    IamAction("ssm:ListCommands", "consistency", "finds a command that was sent before a worker died"),
+    IamAction("ssm:CancelCommand", "consistency", "stops a command of an aborted backup"),
+)
+SERVER = (
+    IamAction(
+        "sts:AssumeRole",
+        "server",
+        "works in accounts that are given by a role; narrow the name to that of your roles",
+        "arn:{partition}:iam::*:role/cpm-*",
+    ),
+)
+BACKUP = tuple(action for kind in TYPES for action in kind.iam_actions)
+RECOVERY = tuple(one for one in recover_actions.IAM_ACTIONS if one.group != recover_actions.REPLACE)
+REPLACE = tuple(one for one in recover_actions.IAM_ACTIONS if one.group == recover_actions.REPLACE)
+
+POLICIES: Mapping[str, tuple[IamAction, ...]] = {
+    "backup-account": (
+        *GENERAL, *BACKUP, *RETENTION, *DR_SOURCE, *DR_TARGET, *ENCRYPTION, *CATALOGUE, *SERVER_DATA, *RECOVERY,
+    ),
+    "dr-account": (*GENERAL, *RETENTION, *DR_TARGET, *DR_SOURCE, *ENCRYPTION, *CATALOGUE, *RECOVERY),
+    "dr-account-no-delete": (*GENERAL, *DR_TARGET, *DR_SOURCE, *ENCRYPTION, *CATALOGUE),
+    "optional-consistency": CONSISTENCY,
+    "optional-replace-volumes": REPLACE,
+    "server-role": SERVER,
+}  # fmt: skip
+"""The policies by the name of their files."""
+
+ACTIONS = tuple(action for actions in POLICIES.values() for action in actions)
+"""Everything that is declared."""
+
+WITHOUT_CALL: Mapping[str, str] = {
+    "iam:PassRole": "ec2:RunInstances",
+    "kms:CreateGrant": "ec2:CreateVolume",
+    "kms:Decrypt": "ec2:CopySnapshot",
+    "kms:DescribeKey": "ec2:CopySnapshot",
+    "kms:GenerateDataKeyWithoutPlaintext": "ec2:CopySnapshot",
+    "kms:ReEncryptFrom": "ec2:CopySnapshot",
+    "kms:ReEncryptTo": "ec2:CopySnapshot",
+}
+"""Actions that AWS checks within another call; CPM never calls them by name."""
+
+SERVER_ROLE = "arn:aws:iam::111111111111:role/cpm-server"
+EXTERNAL_ID = "choose-an-external-id"
+
+
+def trust() -> Mapping[str, Document]:
+    """The trust policies by the name of their files, with placeholders for account numbers and external id."""
+    return {
+        "server-role-trust": iam_policy.service_trust_policy(),
+        "account-trust": iam_policy.trust_policy(SERVER_ROLE, external_id=EXTERNAL_ID),
+    }
+
+
+def write(folder: Path, *, partition: str = "aws") -> list[Path]:
+    """Write all policies with their reasons, and the trust policies; answers the files."""
+    written: list[Path] = []
+    for name, actions in POLICIES.items():
+        written += iam_policy.write(folder, name, actions, partition=partition)
+    written += [iam_policy.write_trust(folder, name, document) for name, document in trust().items()]
+    return written
