@@ -10,6 +10,7 @@ from django.conf import settings
 from django.db import connections
 from kombu import Queue
 
+from cpm.jobs import sessions
 from workers.queues import NAMES
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "cpm.settings")
@@ -61,5 +62,6 @@ def _keep_logging(**_: object) -> None:
 @worker_process_init.connect
 def _fresh_connections(**_: object) -> None:
     """A forked pool process must not share its parent's database sockets."""
+    sessions.bound()
     for connection in connections.all(initialized_only=True):
         connection.connection = None

@@ -1,7 +1,7 @@
 """Tasks: named by what they do, a few lines each. The work is in cpm."""
 
 import structlog
-from django.db import InterfaceError, OperationalError, connection
+from django.db import connection
 
 from cpm.flows.table import ENGINE
 from cpm.jobs import fleet, runner, sweeper
@@ -18,7 +18,7 @@ def run_step(*, step_id: int, **_: object) -> None:
     """Run a step and what else is due in its queue."""
     try:
         runner.run_message(step_id, engine=ENGINE)
-    except (OperationalError, InterfaceError) as error:
+    except runner.DATABASE_GONE as error:
         connection.close()
         log.warning("database away, the tick will offer the step", step=step_id, error=str(error))
 
@@ -30,6 +30,6 @@ def tick(**_: object) -> None:
         sweeper.sweep(queues=list(NAMES))
         planner.run_due()
         fleet.seen("tick", FleetKind.BEAT)
-    except (OperationalError, InterfaceError) as error:
+    except runner.DATABASE_GONE as error:
         connection.close()
         log.warning("database away, the next tick goes on", error=str(error))

@@ -211,8 +211,8 @@ def _with_write(wait: Wait, write: Write) -> Wait:
 
 def _apply(context: StepContext, row: Snapshot, shown: _Shown | None) -> None:
     if shown is None:
-        began = row.start_time or context.now
-        if context.now - began > timedelta(seconds=settings.CPM_AWS_LIST_LAG_SECONDS):
+        # DescribeSnapshots may lag behind the creation, which was over when this step first ran.
+        if context.now - context.lease.started_at > timedelta(seconds=settings.CPM_AWS_LIST_LAG_SECONDS):
             _end(row, SnapshotStatus.ERROR, context.now, f"{row.aws_id} was deleted before it was complete.")
         return
     row.details = {**row.details, **shown.details}

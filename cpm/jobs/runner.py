@@ -14,7 +14,7 @@ from typing import Any
 
 import structlog
 from django.conf import settings
-from django.db import InterfaceError, OperationalError, connection, transaction
+from django.db import InterfaceError, InternalError, OperationalError, connection, transaction
 
 from cpm.jobs import leases, queue
 from cpm.jobs.context import NotYet, StepContext
@@ -30,7 +30,8 @@ GROUP_LIMIT = 1000
 DRAIN_SECONDS = 10.0
 MOST_CRASHES = 25
 
-DATABASE_GONE = (OperationalError, InterfaceError)
+# InternalError is what a session gets that PostgreSQL has ended in an idle transaction (cpm.jobs.sessions).
+DATABASE_GONE = (OperationalError, InterfaceError, InternalError)
 
 
 def owner_name() -> str:
@@ -76,8 +77,18 @@ def drain(queue_name: str, *, engine: Engine, budget: float = DRAIN_SECONDS) -> 
 
 def run_leases(batch: Sequence[leases.Lease], *, engine: Engine) -> int:
     """Run claimed steps; those of one kind that wait for AWS are polled together. Returns how many."""
+    try:
+        _run_batch(batch, engine)
+    finally:
+        # Whatever went wrong: a lease that is renewed for ever could be taken over by nobody.
+        for lease in batch:
+            leases.keeper.release(lease)
+    return len(batch)
+
+
+def _run_batch(batch: Sequence[leases.Lease], engine: Engine) -> None:
     polls: dict[str, list[StepContext]] = defaultdict(list)
-    for position, lease in enumerate(batch):
+    for lease in batch:
         context = StepContext(lease)
         kind = engine.kinds.get(lease.kind)
         try:
@@ -92,14 +103,9 @@ def run_leases(batch: Sequence[leases.Lease], *, engine: Engine) -> int:
                 _write(context, _attempt(context, kind, engine), kind, engine)
         except leases.LeaseLost:
             log.info("lease lost", step=lease.step_id)
-        except DATABASE_GONE:
-            for left in batch[position:]:
-                leases.keeper.release(left)
-            raise
         leases.keeper.release(lease)
     for name, contexts in polls.items():
         _poll(contexts, engine.kinds[name], engine)
-    return len(batch)
 
 
 def _attempt(context: StepContext, kind: StepKind, engine: Engine) -> Outcome:
@@ -135,7 +141,7 @@ def _poll(contexts: list[StepContext], kind: StepKind, engine: Engine) -> None:
 
 def _outcome_of(error: Exception, context: StepContext, engine: Engine) -> Outcome:
     """What an exception means for the step: a wait, a retry with back-off, or the end."""
-    if isinstance(error, leases.LeaseLost | OperationalError | InterfaceError):
+    if isinstance(error, (leases.LeaseLost, *DATABASE_GONE)):
         raise error
     if isinstance(error, NotYet):
         return error.wait

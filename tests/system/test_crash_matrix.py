@@ -16,7 +16,7 @@ from cpm.lib.states import AmiOption
 from cpm.models import Backup, Job, LogLine, Snapshot, Step
 from cpm.services import backups
 from tests.domain.world import DR_ACCOUNT, World
-from tests.system.dying import fork_worker
+from tests.system.dying import fork_worker, freeze_worker
 from tests.system.recovery_scenarios import (
     agent_scenario,
     recover_instance_from_dr_scenario,
@@ -28,7 +28,7 @@ from tests.system.scenario import Scenario, ours, recorded
 pytestmark = [pytest.mark.chaos, pytest.mark.django_db(transaction=True)]
 
 LONG = os.environ.get("CPM_CHAOS") == "long"
-SAMPLE = 7
+SAMPLE, FROZEN_SAMPLE = 7, 2
 
 
 def start(world: World, policy) -> None:
@@ -128,10 +128,39 @@ def test_a_worker_killed_at_any_boundary_leaves_no_trace(world, settings, name):
         scenario.check()
 
     assert kills > len(chosen) * 0.7, "later runs have fewer events than the first, but not so few"
+    all_ended_well(world, plain)
+
+
+@pytest.mark.timeout(3000 if LONG else 240)
+@pytest.mark.parametrize("name", sorted(SCENARIOS))
+def test_a_worker_that_wakes_up_too_late_changes_nothing(world, settings, name):
+    settings.CPM_LEASE_SECONDS = 0.4
+    settings.CPM_AWS_LIST_LAG_SECONDS = 0.3
+    make = SCENARIOS[name](world)
+    plain = make()
+    plain.begin()
+    _, events = fork_worker(None)
+    plain.check()
+    points = list(range(1, events + 1))
+    chosen = points if LONG else sorted(random.sample(points, min(FROZEN_SAMPLE, len(points))))
+
+    frozen = 0
+    for point in chosen:
+        scenario = make()
+        scenario.begin()
+        frozen += freeze_worker(point)
+        fork_worker(None)
+        scenario.check()
+
+    assert frozen > len(chosen) * 0.5
+    all_ended_well(world, plain)
+
+
+def all_ended_well(world: World, scenario: Scenario) -> None:
     assert not Job.objects.filter(finished_at=None).exists()
     ends = Step.objects.exclude(state="succeeded").values_list("kind", "state")
-    assert set(ends) == {(kind, "failed") for kind in plain.failing}
-    healthy = Job.objects.exclude(steps__kind__in=plain.failing)
+    assert set(ends) == {(kind, "failed") for kind in scenario.failing}
+    healthy = Job.objects.exclude(steps__kind__in=scenario.failing)
     assert not healthy.exclude(state="succeeded").exists()
     secrets = [world.account.secret_key, world.aws.credentials()[1]]
     assert not any(
