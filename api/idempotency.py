@@ -33,7 +33,11 @@ def once(request: Request, work: Callable[[], HttpResponseBase]) -> HttpResponse
         raise ValidationFailed.one(HEADER, "This must be 1 to 255 visible ASCII characters.")
     body = hashlib.sha256(request._request.body).hexdigest()
     with idempotency.claim(
-        user=cast(User, request.user), key=key, path=request._request.path_info, body_hash=body, now=timezone.now()
+        user=cast(User, request.user),
+        key=key,
+        path=request._request.path_info,
+        body_hash=body,
+        now=timezone.now(),
     ) as stored:
         if stored.status is None:
             answer = work()

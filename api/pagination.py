@@ -10,10 +10,10 @@ from typing import Any
 
 import orjson
 from django.http import HttpResponse
+from django.utils.encoding import iri_to_uri
 from rest_framework.pagination import BasePagination
 from rest_framework.request import Request
 from rest_framework.response import Response
-from rest_framework.utils.urls import remove_query_param, replace_query_param
 
 from cpm.lib.errors import NotFound, ValidationFailed
 
@@ -70,15 +70,19 @@ def _quoted(link: str | None) -> str:
 
 
 def _links(request: Request, window: Window, total: int) -> tuple[str | None, str | None]:
-    url = request.build_absolute_uri()
-    before = after = None
-    if window.number > 2:
-        before = replace_query_param(url, "page", window.number - 1)
-    elif window.number == 2:
-        before = remove_query_param(url, "page")
-        before = before if "page_size=" in before else replace_query_param(before, "page", 1)
-    if window.offset + window.size < total:
-        after = replace_query_param(url, "page", window.number + 1)
+    """Addresses of the pages before and after, with every other parameter as the client wrote it."""
+    others = "&".join(
+        part
+        for part in request.META.get("QUERY_STRING", "").split("&")
+        if part and not part.startswith("page=")
+    )
+    base = f"{request.scheme}://{request.get_host()}{request.path}"
+
+    def link(number: int) -> str:
+        return iri_to_uri(f"{base}?page={number}&{others}" if others else f"{base}?page={number}")
+
+    before = link(window.number - 1) if window.number > 1 else None
+    after = link(window.number + 1) if window.offset + window.size < total else None
     return before, after
 
 

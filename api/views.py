@@ -23,6 +23,7 @@ from typing import Any, ClassVar, cast
 
 import orjson
 from django.db.models import Model, QuerySet
+from django.db.models.expressions import RawSQL
 from django.http import Http404, HttpResponse, StreamingHttpResponse
 from django.http.response import HttpResponseBase
 from rest_framework.request import Request
@@ -37,7 +38,7 @@ from api import (
     pagination,
     rows,
 )
-from api.fields import Fields
+from api.fields import ROW, Fields
 from api.filters import Asked, ContractFilterBackend, Filter, values_of
 from api.negotiation import LATEST, accepted_version, newer
 from api.pagination import Window
@@ -178,10 +179,18 @@ class Records(Endpoint):
         if offset:
             # Ids first: PostgreSQL would write the JSON of every row that it skips.
             shown = fields.on(self.model).filter(pk__in=shown.values("pk")).order_by(*self.asked.ordering)
-        return pagination.page_answer(request, window, total, list(shown))
+        if isinstance(total, int):
+            return pagination.page_answer(request, window, total, list(shown))
+        pairs = list(shown.annotate(json_total=total).values_list(ROW, "json_total"))
+        return pagination.page_answer(
+            request, window, pairs[0][1] if pairs else 0, [text for text, _ in pairs]
+        )
 
-    def position(self, found: Rows, window: Window) -> tuple[int, Rows, int]:
-        """How many rows there are, the rows in order, and where in them the page begins."""
+    def position(self, found: Rows, window: Window) -> tuple[int | RawSQL, Rows, int]:
+        """How many rows there are, the rows in order, and where in them the page begins.
+
+        For a first page the number may be SQL, to be answered along with the rows.
+        """
         total = found.count()
         window.check(total)
         return total, found.order_by(*self.asked.ordering), window.offset

@@ -3,6 +3,7 @@
 from typing import Any
 
 from django.db.models import BooleanField, Exists, ExpressionWrapper, OuterRef, Q, TextField
+from django.db.models.expressions import RawSQL
 from django.db.models.functions import Cast
 from django.http.response import HttpResponseBase
 from django.urls import path
@@ -133,14 +134,16 @@ class Backups(Records):
         ),
     }  # fmt: skip
 
-    def position(self, found: Rows, window: Window) -> tuple[int, Rows, int]:
+    def position(self, found: Rows, window: Window) -> tuple[int | RawSQL, Rows, int]:
         """Counts and deep pages come from the tally where it knows the answer; see `cpm.models.tally`."""
         scope = self._tallied()
         if scope is None:
             return super().position(found, window)
         ordered = found.order_by(*self.asked.ordering)
         by_time = self.asked.ordering[0].lstrip("-") == "start_time" and len(self.asked.ordering) == 2
-        if not by_time or window.number == 1:
+        if window.number == 1:
+            return backup_tally.count_sql(**scope), ordered, 0
+        if not by_time:
             total = backup_tally.count(**scope)
             window.check(total)
             return total, ordered, window.offset

@@ -237,7 +237,9 @@ class OnlyDrAmis(OfKind):
 
 
 def routes(name: str, view: type[OfKind]) -> list[Any]:
-    one: dict[str, Any] = {"get": "retrieve"} | ({"delete": "destroy"} if "destroy" in view.operations else {})
+    one: dict[str, Any] = {"get": "retrieve"} | (
+        {"delete": "destroy"} if "destroy" in view.operations else {}
+    )
     return [
         path(f"backups/<id:backup_id>/snapshots/{name}/", view.as_view({"get": "list"})),
         path(f"backups/<id:backup_id>/snapshots/{name}/<id:id>/", view.as_view(one)),

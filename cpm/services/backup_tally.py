@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
-from typing import Any
 
-from django.db import connection, transaction
+from django.db import connection, models, transaction
+from django.db.models.expressions import RawSQL
 
 LOCK = 0x6261_636B_7570_7461
 
@@ -27,9 +27,8 @@ WITH gone AS (
 SELECT (SELECT count(*) FROM gone) - (SELECT count(*) FROM folded)
 """
 
-_SCOPE = (
-    "user_id = ANY(%(users)s) AND whole_user = %(whole)s AND (%(whole)s OR account_id = ANY(%(accounts)s))"
-)
+_WHOLE = "user_id = ANY(%s) AND whole_user"
+_BY_ACCOUNT = "user_id = ANY(%s) AND NOT whole_user AND account_id = ANY(%s)"
 
 _LOCATE = """
 SELECT bucket, before, total FROM (
@@ -37,7 +36,7 @@ SELECT bucket, before, total FROM (
            sum(sum(n)) OVER () AS total
     FROM cpm_backuptally WHERE {scope} GROUP BY bucket
 ) AS days
-WHERE (before <= %(offset)s AND %(offset)s < before + here) ORDER BY bucket LIMIT 1
+WHERE before <= %s AND %s < before + here ORDER BY bucket LIMIT 1
 """
 
 
@@ -59,13 +58,18 @@ class Place:
         return self.start + timedelta(days=1)
 
 
+def count_sql(*, users: Sequence[int], accounts: Sequence[int] | None = None) -> RawSQL:
+    """The number of backups of these users, of these accounts only if given, as a part of another query."""
+    where, values = _scope(users, accounts)
+    sql = f"SELECT coalesce(sum(n), 0)::bigint FROM cpm_backuptally WHERE {where}"  # noqa: S608
+    return RawSQL(sql, values, models.BigIntegerField())  # noqa: S611
+
+
 def count(*, users: Sequence[int], accounts: Sequence[int] | None = None) -> int:
-    """The number of backups of these users, of these accounts only if given. Exact at the time of the query."""
+    """The same, asked at once. Exact at the time of the query."""
+    counted = count_sql(users=users, accounts=accounts)
     with connection.cursor() as cursor:
-        cursor.execute(
-            f"SELECT coalesce(sum(n), 0) FROM cpm_backuptally WHERE {_SCOPE}",  # noqa: S608 (a constant)
-            _scope(users, accounts),
-        )
+        cursor.execute(counted.sql, counted.params)
         return int(cursor.fetchone()[0])
 
 
@@ -73,9 +77,10 @@ def locate(
     *, users: Sequence[int], accounts: Sequence[int] | None = None, offset: int, newest_first: bool
 ) -> Place | None:
     """The place of the row at `offset` in the order of start times; None if there are no more than `offset` rows."""
-    query = _LOCATE.format(direction="DESC" if newest_first else "ASC", scope=_SCOPE)
+    where, values = _scope(users, accounts)
+    query = _LOCATE.format(direction="DESC" if newest_first else "ASC", scope=where)
     with connection.cursor() as cursor:
-        cursor.execute(query, {**_scope(users, accounts), "offset": offset})
+        cursor.execute(query, [*values, offset, offset])
         row = cursor.fetchone()
     return Place(day=row[0], skip=offset - int(row[1]), total=int(row[2])) if row else None
 
@@ -90,5 +95,7 @@ def fold() -> int:
         return int(cursor.fetchone()[0])
 
 
-def _scope(users: Sequence[int], accounts: Sequence[int] | None) -> dict[str, Any]:
-    return {"users": list(users), "whole": accounts is None, "accounts": list(accounts or [])}
+def _scope(users: Sequence[int], accounts: Sequence[int] | None) -> tuple[str, list[object]]:
+    if accounts is None:
+        return _WHOLE, [list(users)]
+    return _BY_ACCOUNT, [list(users), list(accounts)]
