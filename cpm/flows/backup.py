@@ -36,7 +36,7 @@ def prepare(context: StepContext) -> Outcome:
     if policy is None or backup.account is None:
         return _nothing(context, "The policy was deleted before the backup began.")
     targets = list(policy.targets.prefetch_related("volumes").order_by("id"))
-    server = policy.name == server_backup.POLICY
+    server = server_backup.is_for(policy)
     if not targets and not server:
         return _nothing(context, "The policy has no targets. Add at least one.")
     _learn_number(context, backup.account)

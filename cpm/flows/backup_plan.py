@@ -115,6 +115,8 @@ class Plan:
             "exclude_boot": root in left_out,
             "exclude_volumes": [volume for volume in left_out if volume != root],
             "parent": parent.pk,
+            # CreateSnapshots fails when a volume's tags and ours are too many together.
+            "copy_tags": all(catalogue_tags.room(row) >= 0 for row in rows.values()),
         }
         payload["tags"][tags.KIND] = SnapshotKind.VOLUME
         if target.enable_agent_vss:

@@ -71,7 +71,7 @@ def start_instance(context: StepContext) -> Outcome:
             "CreateSnapshots",
             InstanceSpecification=chosen,
             Description=payload["description"][:LONGEST_DESCRIPTION],
-            CopyTagsFromSource="volume",
+            **({"CopyTagsFromSource": "volume"} if payload.get("copy_tags", True) else {}),
             TagSpecifications=[tags.specification("snapshot", _step_tags(context))],
         )
         return {snapshot["VolumeId"]: snapshot["SnapshotId"] for snapshot in made["Snapshots"]}

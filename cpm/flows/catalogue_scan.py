@@ -9,6 +9,7 @@ from typing import Any
 from cpm.aws.gateway import AwsClient
 from cpm.flows import catalogue_tags, tags
 from cpm.flows.deletion import DR_KINDS, IMAGES
+from cpm.lib.names import SERVER_DATA
 from cpm.lib.states import SnapshotKind, SnapshotStatus
 from cpm.models import Account
 
@@ -20,8 +21,6 @@ NATIVE = {
 }
 _SNAPSHOT_STATES = {"completed": SnapshotStatus.COMPLETED, "pending": SnapshotStatus.PENDING}
 _IMAGE_STATES = {"available": SnapshotStatus.COMPLETED, "pending": SnapshotStatus.PENDING}
-# What our server backup calls itself in the tags (see `server_backup`).
-SERVER_DATA = "cpmdata"
 
 
 @dataclass(frozen=True)

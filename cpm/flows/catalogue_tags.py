@@ -55,7 +55,19 @@ def unpack(labels: Mapping[str, str]) -> dict[str, Any] | None:
         found = json.loads(zlib.decompress(base64.b64decode("".join([text, *more]), validate=True)))
     except (ValueError, zlib.error):
         return None
-    return found if isinstance(found, dict) else None
+    return found if _sound(found) else None
+
+
+def _sound(found: Any) -> bool:
+    """Tags can be edited by others, so their content is looked at before it is relied on."""
+    if not isinstance(found, dict) or not isinstance(found.get("region"), str):
+        return False
+    if not all(isinstance(found.get(name, {}), dict) for name in ("volume", "instance")):
+        return False
+    devices = found.get("instance", {}).get("block_devices", [])
+    labels = found.get("instance", {}).get("tags", {})
+    sound = isinstance(devices, list) and all(isinstance(one, dict) for one in devices) and isinstance(labels, dict)
+    return sound and ("id" not in found or ("instance" in found and isinstance(found["id"], str)))
 
 
 def of_row(row: Snapshot) -> dict[str, str]:
@@ -90,7 +102,7 @@ def step(parent: Snapshot, rows: Sequence[Snapshot], *, after: str) -> StepSpec:
     that leaves no room; CreateTags afterwards keeps that from the moment that matters.
     """
     config = of_instance(parent)
-    roomy = [row.pk for row in rows if _room(row) >= len(config)]
+    roomy = [row.pk for row in rows if room(row) >= len(config)]
     payload = {
         "account": parent.account_id,
         "region": parent.region,
@@ -124,7 +136,8 @@ def keep(context: StepContext) -> Outcome:
     return Done()
 
 
-def _room(row: Snapshot) -> int:
+def room(row: Snapshot) -> int:
+    """How many more tags fit onto the snapshot of a volume, beside the volume's own and ours."""
     return tags.MOST_TAGS - RESERVED_TAGS - len(row.details.get("tags", {}))
 
 

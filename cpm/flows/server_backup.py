@@ -16,23 +16,28 @@ from django.conf import settings
 
 from cpm.aws.errors import AwsError, NotFound
 from cpm.aws.gateway import HOME_REGION, AwsClient, client
-from cpm.flows import backup_snapshots, catalogue_scan, server_dump, server_snapshot, tags
+from cpm.flows import backup_snapshots, server_dump, server_snapshot, tags
 from cpm.flows.backup_plan import Plan
 from cpm.flows.identities import identity_of
 from cpm.jobs.context import StepContext
 from cpm.jobs.kinds import Done, Failed, Outcome, StepKind, StepSpec, Wait
-from cpm.lib.states import RunIf, SnapshotKind
-from cpm.models import Account, Snapshot
+from cpm.lib.names import SERVER_DATA
+from cpm.lib.states import Role, RunIf, SnapshotKind
+from cpm.models import Account, Policy, Snapshot
 from cpm.models.base import new_ids
 
 QUEUE = "backup"
-POLICY = catalogue_scan.SERVER_DATA
 RESOURCE_TYPE = "server"
 ABORT_CHECK_SECONDS = 2.0
 
 
 class _Aborted(Exception):
     """The job is to stop; the runner removes what was made."""
+
+
+def is_for(policy: Policy) -> bool:
+    """Whether runs of the policy back up the server: it has the reserved name, and is root's."""
+    return policy.name == SERVER_DATA and policy.user.role == Role.ROOT
 
 
 def region_of(account: Account, session: str) -> str:
@@ -54,7 +59,7 @@ def add(plan: Plan) -> None:
         account_name=account.name,
         aws_account_number=account.account_number,
         region=region,
-        source_id=POLICY,
+        source_id=SERVER_DATA,
         source_name=plan.server.name or "CPM server",
     )
     plan.rows.append(row)
@@ -70,8 +75,8 @@ def add(plan: Plan) -> None:
             tags.POLICY: policy.name,
             tags.POLICY_ID: str(policy.pk),
             tags.BACKUP: str(backup.pk),
-            tags.SOURCE: POLICY,
-            tags.KIND: POLICY,
+            tags.SOURCE: SERVER_DATA,
+            tags.KIND: SERVER_DATA,
             tags.ACCOUNT: account.account_number,
         },
     }

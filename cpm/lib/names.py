@@ -8,6 +8,8 @@ LONGEST_NAME = 128
 _NAME = re.compile(rf"[A-Za-z0-9_-]{{1,{LONGEST_NAME}}}")
 
 Problem = tuple[str, str]
+# The reserved name of the policy that backs up this server's own data.
+SERVER_DATA = "cpmdata"
 
 
 def name_problems(name: str) -> list[Problem]:

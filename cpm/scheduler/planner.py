@@ -23,6 +23,7 @@ from django.db import DataError, IntegrityError, connection, transaction
 from django.utils import timezone
 
 from cpm.lib.errors import DomainError
+from cpm.lib.names import SERVER_DATA
 from cpm.lib.states import BACKUP_RUNNING
 from cpm.models import Actor, Backup, Policy, ServerSettings, Target
 from cpm.scheduler.slots import Due, Timetable
@@ -261,6 +262,8 @@ def _unfit(policies: Mapping[int, Policy]) -> set[int]:
     """Policies that do not run on schedule: switched off, or nothing to protect."""
     targets = Target.objects.filter(policy_id__in=list(policies)).values_list("policy_id", flat=True)
     protecting = set(targets.distinct())
+    # The server's own data needs no targets.
+    protecting |= {key for key, policy in policies.items() if policy.name == SERVER_DATA}
     return {key for key, policy in policies.items() if not policy.enabled or key not in protecting}
 
 

@@ -20,6 +20,8 @@ from cpm.flows import catalogue_scan, tags
 from cpm.flows.catalogue_scan import Found
 from cpm.flows.identities import account_number_of, identity_of
 from cpm.lib.errors import PreconditionFailed, ValidationFailed
+from cpm.lib.names import SERVER_DATA, name_problems
+from cpm.lib.states import Role
 from cpm.models import Account, Actor, Backup, Policy, ServerSettings, Step
 from cpm.services import catalogue_records, policies
 
@@ -141,7 +143,11 @@ def _record(account: Account, found: Sequence[Found], result: CatalogueResult, n
 def _policy(account: Account, group: Sequence[Found]) -> tuple[Policy, bool]:
     """The policy of that name, made disabled and keeping everything when there is none."""
     labels = group[0].labels
-    name = labels.get(tags.POLICY) or f"rebuilt-{labels.get(tags.POLICY_ID, '0')}"
+    name = labels.get(tags.POLICY, "")
+    # Whoever may tag in AWS must not become the owner of the server's own backup.
+    reserved = name == SERVER_DATA and account.user.role != Role.ROOT
+    if reserved or name_problems(name):
+        name = f"rebuilt-{catalogue_scan.number_of(labels, tags.POLICY_ID) or 0}"
     policy = Policy.objects.filter(user=account.user_id, name=name).first()
     if policy is not None:
         return policy, False

@@ -5,8 +5,9 @@ from datetime import datetime
 from typing import Any
 
 from cpm.flows import tags
-from cpm.flows.catalogue_scan import SERVER_DATA, Found, number_of
+from cpm.flows.catalogue_scan import Found, number_of
 from cpm.flows.deletion import IMAGES
+from cpm.lib.names import SERVER_DATA
 from cpm.lib.states import BackupStatus, DrStatus, SnapshotKind, SnapshotStatus
 from cpm.models import Account, Backup, Policy, Snapshot, Target
 from cpm.models.base import new_ids

@@ -10,7 +10,7 @@ from django.db import transaction
 
 from cpm import permissions
 from cpm.lib.errors import NotFound, ValidationFailed
-from cpm.lib.names import Problem, name_problems
+from cpm.lib.names import SERVER_DATA, Problem, name_problems
 from cpm.lib.states import AutoRemove, ConsideredSuccessful
 from cpm.models import Account, Actor, CustomTag, Policy, PolicySchedule, Schedule
 from cpm.services import backup_deletion, regions, run_times, scope
@@ -19,8 +19,6 @@ log = structlog.get_logger(__name__)
 
 RIGHT = "policies.change"
 SERVER_DATA_RIGHT = "policies.protect_server"
-# The reserved name of the policy that backs up this server's own data.
-SERVER_DATA = "cpmdata"
 
 Problems = dict[str, list[Problem]]
 

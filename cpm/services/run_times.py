@@ -9,6 +9,7 @@ from django.conf import settings
 from django.db.models import Q, QuerySet
 
 from cpm.lib.errors import ValidationFailed
+from cpm.lib.names import SERVER_DATA
 from cpm.models import Policy, PolicySchedule, Schedule
 from cpm.scheduler import recurrence
 from cpm.scheduler.recurrence import DisableTime, Recurrence
@@ -98,7 +99,7 @@ def of_policy(policy: Policy, *, now: datetime, days_ahead: int) -> list[RunTime
     Raises `ValidationFailed` for a number of days that makes no sense.
     """
     _until(now, days_ahead)
-    if not policy.enabled or not policy.targets.exists():
+    if not policy.enabled or not (policy.name == SERVER_DATA or policy.targets.exists()):
         return []
     runs = [
         run

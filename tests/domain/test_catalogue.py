@@ -191,11 +191,43 @@ def test_unknown_server_and_wrong_callers_are_refused(world: World) -> None:
 
 
 def test_configuration_in_tags_is_whole_or_absent() -> None:
-    big = {"instance": {str(uuid.UUID(int=n)): str(uuid.uuid4()) for n in range(20)}, "none": None, "no": False}
+    big = {"region": "us-east-1", "instance": {str(uuid.UUID(int=n)): str(uuid.uuid4()) for n in range(20)}, "none": None, "no": False}
 
     labels = catalogue_tags.pack(big)
 
     assert len(labels) > 2 and all(len(value) <= 256 for value in labels.values())
-    assert catalogue_tags.unpack(labels) == {"instance": big["instance"]}
+    assert catalogue_tags.unpack(labels) == {"region": "us-east-1", "instance": big["instance"]}
     assert catalogue_tags.unpack({**labels, "cpm_config_1": ""}) is None
     assert catalogue_tags.pack({"x": [str(uuid.uuid4()) for _ in range(400)]}) == {}
+
+
+@pytest.mark.parametrize(
+    "found", [{"region": 1}, {"region": "r", "id": "i-1"}, {"region": "r", "volume": [1]}, {"region": "r", "instance": {"block_devices": ["x"]}}]
+)
+def test_configuration_that_somebody_has_edited_is_not_relied_on(found: dict[str, object]) -> None:
+    assert catalogue_tags.unpack(catalogue_tags.pack(found)) is None
+
+
+def test_tags_make_nobody_owner_of_the_servers_own_backup(world: World) -> None:
+    Account.objects.filter(pk=world.account.pk).update(user=factories.user())
+    world.account.refresh_from_db()
+    world.back_up(world.policy(world.aws.volume(), name="daily"), status="B")
+    [snapshot] = world.snapshots_in_aws()
+    marks = [{"Key": "cpm_policy_name", "Value": "cpmdata"}]
+    world.aws.client("ec2").create_tags(Resources=[snapshot], Tags=marks)
+    lost = lose_database(world)
+
+    rebuild(world, lost)
+
+    assert Policy.objects.get().name.startswith("rebuilt-")
+
+
+def test_volume_with_many_tags_is_backed_up_all_the_same(world: World) -> None:
+    instance, devices = world.aws.instance((1,))
+    many = [{"Key": f"tag-{n}", "Value": str(n)} for n in range(48)]
+    world.aws.client("ec2").create_tags(Resources=list(devices.values()), Tags=many)
+
+    backup = world.back_up(world.policy(instance), status="B")
+
+    assert any("does not fit into the tags" in line for line in world.log(backup))
+    assert len(recovering.volume_row(backup).details["tags"]) == 48

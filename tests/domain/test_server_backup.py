@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,8 @@ from cpm.aws import gateway
 from cpm.aws.identity import Keys
 from cpm.flows import server_dump
 from cpm.lib.errors import PreconditionFailed
-from cpm.models import Backup, Policy, Snapshot, Step
+from cpm.models import Backup, Policy, PolicySchedule, Snapshot, Step
+from cpm.scheduler import planner
 from cpm.services import backups, server_restore
 from tests import factories
 from tests.domain import recovering
@@ -198,7 +200,7 @@ def test_abort_leaves_nothing_in_aws(world: World, monkeypatch: pytest.MonkeyPat
 
 def test_policy_keeps_its_generations_of_files_and_snapshots(world: World, folder: Path) -> None:
     for _ in range(3):
-        Backup.objects.update(start_time=timezone.now() - timezone.timedelta(hours=1))
+        Backup.objects.update(start_time=timezone.now() - timedelta(hours=1))
         back_up(world, status="B")
 
     assert len(list(folder.glob("*.cpmdump"))) == 2
@@ -216,3 +218,22 @@ def test_server_data_is_copied_to_dr(world: World) -> None:
     first = ebs.call("ListSnapshotBlocks", SnapshotId=copy.aws_id)["Blocks"][0]
     data = ebs.call("GetSnapshotBlock", SnapshotId=copy.aws_id, **{k: first[k] for k in ("BlockIndex", "BlockToken")})
     assert hashlib.sha256(data["BlockData"]).digest() == hashlib.sha256(world.aws.read(native.aws_id, 0, 512 * 1024)).digest()
+
+
+def test_server_data_runs_on_schedule_without_targets(world: World) -> None:
+    start = timezone.now() - timedelta(hours=1)
+    policy = factories.policy(world.account, (factories.schedule(world.user, start_date=start),), name="cpmdata")
+    PolicySchedule.objects.filter(policy=policy).update(next_run_at=start)
+
+    planner.run_due(now=timezone.now())
+
+    assert Backup.objects.filter(policy=policy).exists()
+
+
+def test_only_roots_policy_of_that_name_sees_the_database(world: World, folder: Path) -> None:
+    account = factories.account(factories.user(), account_number="123456789012")
+    policy = factories.policy(account, name="cpmdata")
+
+    backup = world.back_up(policy)
+
+    assert backup.status == "F" and not folder.exists()
