@@ -2,11 +2,13 @@
 
 import structlog
 from django.db import connection
+from django.utils import timezone
 
 from cpm.flows.table import ENGINE
 from cpm.jobs import fleet, runner, sweeper
 from cpm.lib.states import FleetKind
 from cpm.scheduler import planner
+from cpm.services import backup_tally, idempotency
 from workers.app import app
 from workers.queues import NAMES
 
@@ -21,6 +23,17 @@ def run_step(*, step_id: int, **_: object) -> None:
     except runner.DATABASE_GONE as error:
         connection.close()
         log.warning("database away, the tick will offer the step", step=step_id, error=str(error))
+
+
+@app.task(name="workers.housekeeping")
+def housekeeping(**_: object) -> None:
+    """Every ten minutes: merge the backup tally, forget old answers kept for repeated requests."""
+    try:
+        backup_tally.fold()
+        idempotency.purge(now=timezone.now())
+    except runner.DATABASE_GONE as error:
+        connection.close()
+        log.warning("database away, the next housekeeping goes on", error=str(error))
 
 
 @app.task(name="workers.tick")

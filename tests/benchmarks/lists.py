@@ -140,12 +140,7 @@ def _compare(token: str, account: int, backups: int) -> None:
 
 def _stream(token: str) -> None:
     """The bare list in a process of its own, whose peak memory is the measure."""
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.benchmarks.lists", "stream", token],
-        check=True,
-        capture_output=True,
-        text=True,
-    )
+    done = subprocess.run([sys.executable, "-c", CHILD, token], check=True, capture_output=True, text=True)
     print(done.stdout, end="")
 
 
