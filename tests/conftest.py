@@ -18,6 +18,10 @@ from tests.stack import running_servers
 
 @functools.cache
 def _start_servers() -> None:
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        # The process that spreads the tests has started the servers; each worker has a database of its own there.
+        django.setup()
+        return
     if settings.configured:
         raise pytest.UsageError("Unset DJANGO_SETTINGS_MODULE and leave out --ds: the tests bring their own servers.")
     servers = ExitStack()
