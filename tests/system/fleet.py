@@ -36,7 +36,6 @@ PACE = {
     "CPM_RETRY_BASE_SECONDS": "0.3",
     "CPM_AWS_RATE_FACTOR": "1000",
 }
-OTHERS_SERVERS = ("CPM_DATABASE_URL", "CPM_REDIS_URL", "CPM_DATA", "CPM_SECRET_KEY_FILE", "CPM_FIELD_KEYS_FILE")
 
 
 def wait_for(condition: Callable[[], object], seconds: float, what: str) -> None:
@@ -87,7 +86,8 @@ class Fleet:
 
     def start_servers(self) -> None:
         """PostgreSQL, Redis and the simulator, and an empty database in its newest shape."""
-        kept = {name: value for name, value in os.environ.items() if name not in OTHERS_SERVERS}
+        # Neither the servers of other tests nor their settings.
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("CPM_", "DJANGO_"))}
         self.env = {
             **kept,
             **programs.import_path(kept),

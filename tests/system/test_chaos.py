@@ -33,6 +33,7 @@ WORKERS, BEATS = (3, 2) if LONG else (2, 2)
 PAUSE_SECONDS = (0.5, 3.0) if LONG else (0.3, 1.2)
 REST_SECONDS = 240 if LONG else 90
 AT_LEAST = KILLS if LONG else 10
+DUE = 1000 if LONG else 200
 
 
 @dataclass
@@ -100,6 +101,19 @@ class Trouble:
 def fleet(tmp_path: Path) -> Iterator[Fleet]:
     with fleets.running(tmp_path) as running:
         yield running
+
+
+@pytest.mark.timeout(600 if LONG else 240)
+def test_two_schedulers_and_four_workers_start_each_due_backup_exactly_once(fleet: Fleet, tmp_path: Path) -> None:
+    for number in range(4):
+        fleet.add_worker(f"worker{number}", concurrency=1)
+    wait_for(lambda: fleet.consumers() == 4, 90, "all workers wait for messages")
+    fleet.add_beat("beat0")
+    fleet.add_beat("beat1")
+
+    fleet.run("due", python("tests.system.in_django", "tests.system.due_at_once", str(DUE), "150", str(tmp_path)), 200)
+
+    assert json.loads((tmp_path / "report.json").read_text())["problems"] == []
 
 
 def annoy(fleet: Fleet) -> None:
