@@ -11,7 +11,7 @@ from cpm.flows.identities import account_number_of, identity_of
 from cpm.jobs.context import StepContext
 from cpm.jobs.kinds import Done, Failed, Outcome, StepKind
 from cpm.lib.states import KeyDetection, Severity
-from cpm.models import Account, Backup, ServerSettings, Snapshot
+from cpm.models import Account, Backup, ServerSettings, Snapshot, Step
 
 QUEUE = "dr"
 
@@ -37,6 +37,13 @@ def share(context: StepContext) -> Outcome:
     """Let the DR account use the source. Adding a permission that exists changes nothing."""
     _permit(context, "add")
     return Done()
+
+
+def share_overtaken(context: StepContext) -> None:
+    """The permission may have been given after it was taken back; nobody else would look at it again."""
+    steps = Step.objects.filter(job_id=context.job_id, kind="dr.unshare", payload__source=context.payload["source"])
+    if not steps.filter(pending_after__gt=0).exists():
+        unshare(context)
 
 
 def unshare(context: StepContext) -> Outcome:
@@ -199,7 +206,7 @@ def _moved(kind: StepKind, name: str) -> StepKind:
 
 _WATCH = {kind.name: kind for kind in backup_snapshots.KINDS}
 KINDS = (
-    StepKind("dr.share", QUEUE, share, failed=backup_snapshots.mark_failed),
+    StepKind("dr.share", QUEUE, share, failed=backup_snapshots.mark_failed, overtaken=share_overtaken),
     StepKind(
         "dr.copy_snapshot", QUEUE, copy_snapshot, cancel=cancel_copy, failed=backup_snapshots.mark_failed
     ),

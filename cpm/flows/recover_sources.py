@@ -234,6 +234,17 @@ def share(context: StepContext) -> Outcome:
     return Done()
 
 
+def share_overtaken(context: StepContext) -> None:
+    """The permission may have been given after it was taken back; nobody else would look at it again."""
+    step = Step.objects.get(pk=context.step_id)
+    cleaning = Step.objects.filter(job_id=context.job_id, kind="recover.clean")
+    if cleaning.filter(pending_after__gt=0).exists() or still_needed(context, step):
+        return
+    for item in step.payload["items"]:
+        if item not in (step.cursor or {}).get("had", ()):
+            permit(ec2(context), item, step.payload["number"], "remove")
+
+
 def _shared_by_another(context: StepContext) -> bool:
     return (
         Step.objects.filter(kind="recover.share", job__state__in=OPEN, cursor__isnull=False)
@@ -335,4 +346,7 @@ def find_snapshots(client: AwsClient, step_id: int) -> list[str]:
     return [one["SnapshotId"] for one in found]
 
 
-KINDS = (StepKind("recover.share", QUEUE, share), StepKind("recover.copy", QUEUE, copy, poll=poll_copies))
+KINDS = (
+    StepKind("recover.share", QUEUE, share, overtaken=share_overtaken),
+    StepKind("recover.copy", QUEUE, copy, poll=poll_copies),
+)

@@ -76,7 +76,8 @@ class StepKind:
     `run` starts or resumes the work. Once it has answered `Wait(group=...)`, `poll` takes over: it gets all due
     steps of that group and answers for each step id; a step that it leaves out is asked about again later.
     `cancel` removes what the step may have made, also when it has made nothing; it may run again.
-    `failed` runs in the transaction that makes the step FAILED, `cancelled` in the one that makes it CANCELLED.
+    `overtaken` runs in a worker that learns, after its work, that the lease was lost: it takes back what a successor
+    could not know of. `failed` runs in the transaction that makes the step FAILED, `cancelled` in the one that makes it CANCELLED.
     """
 
     name: str
@@ -86,6 +87,7 @@ class StepKind:
     cancel: Callable[[Any], None] | None = None
     failed: Callable[[Any, str], None] | None = None
     cancelled: Callable[[Any], None] | None = None
+    overtaken: Callable[[Any], None] | None = None
 
 
 @dataclass(frozen=True, slots=True)

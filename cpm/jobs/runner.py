@@ -103,9 +103,21 @@ def _run_batch(batch: Sequence[leases.Lease], engine: Engine) -> None:
                 _write(context, _attempt(context, kind, engine), kind, engine)
         except leases.LeaseLost:
             log.info("lease lost", step=lease.step_id)
+            _overtaken(context, kind)
         leases.keeper.release(lease)
     for name, contexts in polls.items():
         _poll(contexts, engine.kinds[name], engine)
+
+
+def _overtaken(context: StepContext, kind: StepKind | None) -> None:
+    if kind is None or kind.overtaken is None:
+        return
+    try:
+        kind.overtaken(context)
+    except DATABASE_GONE:
+        raise
+    except Exception:
+        log.exception("late work not taken back", step=context.step_id)
 
 
 def _attempt(context: StepContext, kind: StepKind, engine: Engine) -> Outcome:

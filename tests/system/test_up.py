@@ -22,7 +22,7 @@ import pytest
 from cpm.embedded import processes
 
 ROOT = Path(__file__).resolve().parents[2]
-OWN_SERVERS = ("CPM_DATABASE_URL", "CPM_REDIS_URL", "CPM_DATA", "CPM_SECRET_KEY_FILE", "CPM_FIELD_KEYS_FILE")
+OWN_SERVERS = ("CPM_JOBS_WAKE", "CPM_DATABASE_URL", "CPM_REDIS_URL", "CPM_DATA", "CPM_SECRET_KEY_FILE", "CPM_FIELD_KEYS_FILE")
 
 
 @dataclass
