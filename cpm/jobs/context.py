@@ -169,7 +169,7 @@ class StepContext:
         with transaction.atomic():
             leases.guarded(self.lease, "token = %s, intent_at = now()", [json.dumps(token)])
             self.flush_log()
-        self.lease.token = token
+        self.lease.token, self.lease.intent_at = token, self.now
         return token
 
     def forget_intent(self) -> None:

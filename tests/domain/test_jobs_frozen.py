@@ -8,6 +8,7 @@ from django.db import InternalError, connection, transaction
 from cpm.jobs import leases, runner, sessions
 from cpm.jobs.kinds import Done, StepSpec
 from cpm.models import LogLine, Step
+from tests.domain import recovering
 from tests.domain.engine import engine, kind, lose_lease, run, run_to_end, start
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -108,3 +109,19 @@ def test_a_session_that_stands_still_in_a_transaction_is_ended(settings):
         connection.close()
         options["options"] = before
 
+
+
+def test_lists_may_lag_behind_what_only_a_second_attempt_has_made(world, aws):
+    volume = aws.volume()
+    row = recovering.volume_row(world.back_up(world.policy(volume), status="B"))
+    aws.fault(service="ec2", action="CreateVolume", error="InternalError", status=500, count=6)
+    aws.fault(service="ec2", action="DescribeVolumes", list_lag_seconds=0.4)
+    recovery = recovering.start(world, row)
+    while not Step.objects.filter(kind="recover.volume", failures__gt=0).exists():
+        world.work()
+    aws.fault(service="ec2", action="CreateVolume", latency_seconds=0.6, count=1)
+
+    world.run()
+
+    recovery.refresh_from_db()
+    assert recovery.status == "R", recovery.outcome
