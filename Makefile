@@ -62,7 +62,7 @@ contract: venv-dev
 	$(BIN)/python -m tests.contract.report
 
 chaos: venv-dev
-	$(BIN)/python -m pytest tests/system -m chaos
+	CPM_CHAOS=long $(BIN)/python -m pytest tests/system -m chaos -n 0 -rA
 
 bench: venv-dev
 	$(BIN)/python -m tests.benchmarks
