@@ -86,7 +86,7 @@ class SimulatedAws:
 
     def control(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
         """One call of the control endpoint; raises when it refuses."""
-        response = requests.request(method, self.control_url + path, json=body, timeout=60)
+        response = requests.request(method, self.control_url + path, json=body, timeout=240)
         if not response.ok:
             raise AssertionError(f"{method} {path}: {response.status_code} {response.text}")
         answer: dict[str, Any] = response.json()

@@ -138,12 +138,13 @@ def test_when_the_root_volume_cannot_be_switched_nothing_is_left(world, aws, mac
 
 
 def test_an_abort_in_the_middle_removes_everything(world, aws, machine):
-    aws.timing(instance_seconds=1)
+    aws.timing(instance_seconds=600)
     recovery = start(world, machine.row, restore_from="I", additional_nics=[])
     while not Step.objects.filter(kind="recover.launch", token__isnull=False).exists():
         world.work()
 
     recoveries.abort(actor=world.actor, recovery=recovery)
+    aws.timing(instance_seconds=0)
     world.run()
 
     recovery.refresh_from_db()
