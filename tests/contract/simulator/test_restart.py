@@ -42,6 +42,10 @@ def test_world_survives_an_orderly_end(tmp_path: Path) -> None:
         assert second.stop() == 0
 
 
+def wait_until_saved(state: Path, moment: float) -> None:
+    wait_for(lambda: state.exists() and state.stat().st_mtime > moment, 60)
+
+
 def test_what_was_saved_before_a_kill_is_whole(tmp_path: Path) -> None:
     first = simulated_aws.start(tmp_path)
     try:
@@ -50,9 +54,11 @@ def test_what_was_saved_before_a_kill_is_whole(tmp_path: Path) -> None:
         written = time.time()
         # A save that began before the write may still end after it, so the second one is waited for.
         for _ in range(2):
-            wait_for(lambda: (tmp_path / "state").exists() and (tmp_path / "state").stat().st_mtime > written, 60)
+            wait_until_saved(tmp_path / "state", written)
             written = time.time()
-            first.client("ec2").create_tags(Resources=[volume], Tags=[{"Key": "saved", "Value": str(written)}])
+            first.client("ec2").create_tags(
+                Resources=[volume], Tags=[{"Key": "saved", "Value": str(written)}]
+            )
         fingerprint = first.fingerprint(volume)
         # Not saved yet when the kill comes, or saved: either way every block that the state names is there.
         first.write(volume, b"new" * 1_000_000)
