@@ -64,20 +64,20 @@ def fork_worker(die_at: int | None, seconds: float = 60) -> tuple[bool, int]:
     return _join(*_fork(Events(die_at), seconds))
 
 
-def freeze_worker(freeze_at: int, seconds: float = 60) -> bool:
+def freeze_worker(freeze_at: int, seconds: float = 60) -> tuple[bool, int]:
     """Run a worker that stands still from an event on until another one has done all the work; then it goes on.
 
-    Returns whether there was such an event.
+    Returns whether there was such an event, and if not, how many there were.
     """
     child, pipe = _fork(Events(freeze_at, signal.SIGSTOP), seconds)
     _, status = os.waitpid(child, os.WUNTRACED)
     if not os.WIFSTOPPED(status):
-        os.close(pipe)
-        return False
+        with os.fdopen(pipe) as told:
+            return False, int(told.read())
     fork_worker(None, seconds)
     os.kill(child, signal.SIGCONT)
     assert _join(child, pipe)[0] is False
-    return True
+    return True, 0
 
 
 def _fork(events: Events, seconds: float) -> tuple[int, int]:

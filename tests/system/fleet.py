@@ -162,6 +162,18 @@ class Fleet:
     def named(self, prefix: str) -> list[Member]:
         return [member for name, member in sorted(self.members.items()) if name.startswith(prefix)]
 
+    def tend(self) -> int:
+        """Start what has ended by itself again, as `cpm up` and systemd do; returns how many there were.
+
+        A worker gives up when a process of its pool dies before the pool has started.
+        """
+        fleet = [*self.named("worker"), *self.named("beat")]
+        ended = [member for member in fleet if member.process.poll() is not None]
+        for member in ended:
+            member.signal_all(signal.SIGKILL)
+            self._spawn_member(member.name, member.command)
+        return len(ended)
+
     def kill(self, member: Member, how: str, chance: random.Random) -> None:
         """SIGKILL to the `member` alone, to its whole `group`, or to a `child`; the dead are replaced."""
         children = member.children()

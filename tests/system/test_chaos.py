@@ -31,7 +31,7 @@ FREEZES = max(1, KILLS // 20)
 WORKERS, BEATS = (3, 2) if LONG else (2, 2)
 # Starting a worker costs seconds of work; killing faster than that would test nothing but the start.
 PAUSE_SECONDS = (0.5, 3.0) if LONG else (0.3, 1.2)
-REST_SECONDS = 240 if LONG else 90
+REST_SECONDS = 240
 AT_LEAST = KILLS if LONG else 10
 DUE = 1000 if LONG else 200
 
@@ -57,6 +57,7 @@ class Trouble:
             self.thaw(self.frozen_until() <= time.monotonic())
             getattr(self, what, lambda what=what: self.kill(what))()
             self.done[what] += 1
+            self.tend()
             time.sleep(self.chance.uniform(*PAUSE_SECONDS))
         time.sleep(max(0.0, self.frozen_until() - time.monotonic()))
         self.thaw()
@@ -93,6 +94,10 @@ class Trouble:
                 member.signal_all(signal.SIGCONT)
             self.frozen.clear()
 
+    def tend(self) -> None:
+        """What ends by itself is started again."""
+        self.done["gave up"] += self.fleet.tend()
+
     def look_into_broker(self) -> None:
         self.seen.append(self.fleet.broker_contents())
 
@@ -103,7 +108,7 @@ def fleet(tmp_path: Path) -> Iterator[Fleet]:
         yield running
 
 
-@pytest.mark.timeout(600 if LONG else 240)
+@pytest.mark.timeout(600)
 def test_two_schedulers_and_four_workers_start_each_due_backup_exactly_once(fleet: Fleet, tmp_path: Path) -> None:
     for number in range(4):
         fleet.add_worker(f"worker{number}", concurrency=1)
@@ -134,7 +139,7 @@ def told(fleet: Fleet, places: dict[str, bytes]) -> list[str]:
     ]
 
 
-@pytest.mark.timeout(7200 if LONG else 240)
+@pytest.mark.timeout(7200 if LONG else 600)
 def test_nothing_is_lost_doubled_or_told_while_everything_dies(fleet: Fleet, tmp_path: Path) -> None:
     seed = int(os.environ.get("CPM_CHAOS_SEED") or random.SystemRandom().randrange(1_000_000))
     print(f"seed {seed}")
@@ -151,13 +156,15 @@ def test_nothing_is_lost_doubled_or_told_while_everything_dies(fleet: Fleet, tmp
 
     trouble.make()
     (tmp_path / "enough").touch()
-    code = company.wait(REST_SECONDS + 60)
+    wait_for(lambda: company.poll() is not None or trouble.tend(), REST_SECONDS + 60, "the company has closed")
+    code = company.wait()
 
     with suppress(FileNotFoundError):
         report = json.loads((tmp_path / "report.json").read_text())
         print(f"{dict(trouble.done)} in {time.monotonic() - began:.0f} s: {report['numbers']}")
     assert code == 0, f"seed {seed}: {fleet.log('company')[-6000:]}"
-    wait_for(lambda: fleet.consumers() == WORKERS, 30, "every worker waits for messages again")
+    trouble.tend()
+    wait_for(lambda: fleet.consumers() == WORKERS, 60, "every worker waits for messages again")
     fleet.aws.keys |= {k: (v[0], v[1]) for k, v in json.loads((tmp_path / "secrets.json").read_text()).items()}
     trouble.look_into_broker()
     assert told(fleet, fleet.logs() | {"Redis": b"\n".join(trouble.seen)}) == []
