@@ -100,7 +100,7 @@ def _run_batch(batch: Sequence[leases.Lease], engine: Engine) -> None:
                 if kind.poll is not None and lease.poll_group:
                     polls[kind.name].append(context)
                     continue
-                _write(context, _attempt(context, kind, engine), kind, engine)
+                _conclude(context, _attempt(context, kind, engine), kind, engine)
         except leases.LeaseLost:
             log.info("lease lost", step=lease.step_id)
             _overtaken(context, kind)
@@ -144,7 +144,7 @@ def _poll(contexts: list[StepContext], kind: StepKind, engine: Engine) -> None:
             answer = answers.get(context.step_id, Wait(settings.CPM_POLL_SECONDS))
             if isinstance(answer, Exception):
                 answer = _outcome_of(answer, context, engine)
-            _write(context, answer, kind, engine)
+            _conclude(context, answer, kind, engine)
         except leases.LeaseLost:
             log.info("lease lost", step=context.step_id)
         finally:
@@ -196,6 +196,20 @@ def _stopped(context: StepContext, kind: StepKind, engine: Engine) -> bool:
     else:
         _write(context, Failed("The time limit of the operation has passed."), kind, engine)
     return True
+
+
+def _conclude(context: StepContext, outcome: Outcome, kind: StepKind, engine: Engine) -> None:
+    """Write the outcome. If the flow's own part of the writing raises, the step is retried or fails for that."""
+    try:
+        _write(context, outcome, kind, engine)
+    except (leases.LeaseLost, *DATABASE_GONE):
+        raise
+    except Exception as error:
+        log.exception("outcome not written", step=context.step_id, kind=kind.name)
+        instead = _outcome_of(error, context, engine)
+        # A step that fails although its hook raises again must not be tried for ever.
+        hooks = kind if isinstance(instead, Wait) or not isinstance(outcome, Failed) else None
+        _write(context, instead, hooks, engine)
 
 
 def _write(context: StepContext, outcome: Outcome, kind: StepKind | None, engine: Engine) -> None:

@@ -390,3 +390,20 @@ def test_retrying_a_failed_job_repeats_what_failed_and_what_came_after_it():
 
     assert job.state == JobState.SUCCEEDED
     assert seen == ["good", "stock", "next", "stock"]
+
+
+def test_an_outcome_that_cannot_be_written_is_retried_and_fails_in_the_end(settings):
+    settings.CPM_MAX_STEP_FAILURES = 3
+    tries = []
+
+    def write() -> None:
+        tries.append(1)
+        raise Passing("the record is broken")
+
+    built = engine(kind("work", lambda context: context.remember("made") and Done(write=write)))
+    job = start(built, [StepSpec("work")])
+
+    run_to_end(built, job)
+
+    assert (job.state, len(tries)) == (JobState.FAILED, 3)
+    assert job.steps.get().message == "the record is broken"
