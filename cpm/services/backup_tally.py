@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
+from typing import Any
 
 from django.db import connection, models, transaction
 from django.db.models.expressions import RawSQL
@@ -95,7 +96,7 @@ def fold() -> int:
         return int(cursor.fetchone()[0])
 
 
-def _scope(users: Sequence[int], accounts: Sequence[int] | None) -> tuple[str, list[object]]:
+def _scope(users: Sequence[int], accounts: Sequence[int] | None) -> tuple[str, list[Any]]:
     if accounts is None:
         return _WHOLE, [list(users)]
     return _BY_ACCOUNT, [list(users), list(accounts)]

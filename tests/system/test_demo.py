@@ -15,7 +15,10 @@ from cpm.embedded import processes
 
 ROOT = Path(__file__).resolve().parents[2]
 LONG = os.environ.get("CPM_CHAOS") == "long"
-OWN_SERVERS = ("CPM_DATABASE_URL", "CPM_REDIS_URL", "CPM_DATA", "CPM_SECRET_KEY_FILE", "CPM_FIELD_KEYS_FILE")
+OWN_SERVERS = (
+    *("CPM_DATABASE_URL", "CPM_REDIS_URL", "CPM_DATA", "CPM_SECRET_KEY_FILE", "CPM_FIELD_KEYS_FILE"),
+    "CPM_JOBS_WAKE",
+)
 SECONDS = 400
 
 pytestmark = [
