@@ -112,8 +112,10 @@ def test_a_worker_killed_at_any_boundary_leaves_no_trace(world, settings, name):
     strike_again_and_again(world, settings, SCENARIOS[name](world), fork_worker, SAMPLE)
 
 
+# What a worker that wakes up too late has made is deleted again. A command that it has sent to an instance cannot
+# be unsent, so a script may run twice then (DESIGN.md, "Jobs").
 @pytest.mark.timeout(3000 if LONG else 240)
-@pytest.mark.parametrize("name", sorted(SCENARIOS))
+@pytest.mark.parametrize("name", sorted(SCENARIOS.keys() - {"agent"}))
 def test_a_worker_that_wakes_up_too_late_changes_nothing(world, settings, name):
     strike_again_and_again(world, settings, SCENARIOS[name](world), freeze_worker, FROZEN_SAMPLE)
 
