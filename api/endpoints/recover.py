@@ -1,6 +1,7 @@
 """Recovering volumes and instances from snapshots, and what helps to choose an image."""
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, ClassVar
 
 from django.db.models import JSONField, Value
 from django.http.response import HttpResponseBase
@@ -11,7 +12,7 @@ from rest_framework.request import Request
 
 from api import serializers as shapes
 from api.endpoints.recoveries import FIELDS as RECOVERY_FIELDS
-from api.endpoints.snapshots import DrVolumes, Instances, Volumes
+from api.endpoints.snapshots import DrVolumes, Instances, OfKind, Volumes
 from api.fields import Always, Fields, Integer, Text
 from api.filters import Exactly, Flag, Id
 from api.views import Operation
@@ -172,17 +173,17 @@ def recovering(body: type[shapes.Body], since: str, noun: str) -> dict[str, Oper
     }  # fmt: skip
 
 
-class RecoverVolume(Volumes):
-    """Recovery of a volume from its snapshot."""
+class Recovering(OfKind):
+    """Recovery from the snapshot records of one kind; `service` starts it."""
 
-    operations = recovering(VolumeRecoveryBody, "1.2.0", "a volume")
+    service: ClassVar[Callable[..., Recovery]]
 
     def recover(self, request: Request, backup_id: int, snapshot_record_id: int) -> HttpResponseBase:
         return self.once(lambda: self._recover(self.find(snapshot_record_id)))
 
     def _recover(self, snapshot: Snapshot) -> HttpResponseBase:
         wanted = self.body()
-        made = recoveries.recover_volume(
+        made = self.service(
             actor=self.actor,
             snapshot=snapshot,
             credentials=wanted.pop("credentials", None),
@@ -190,6 +191,13 @@ class RecoverVolume(Volumes):
             now=timezone.now(),
         )
         return self.show_one(RECOVERY_FIELDS.on(Recovery).filter(pk=made.pk))
+
+
+class RecoverVolume(Recovering, Volumes):
+    """Recovery of a volume from its snapshot."""
+
+    service = staticmethod(recoveries.recover_volume)
+    operations = recovering(VolumeRecoveryBody, "1.2.0", "a volume")
 
 
 class RecoverDrVolume(RecoverVolume):
@@ -199,24 +207,11 @@ class RecoverDrVolume(RecoverVolume):
     operations = recovering(VolumeRecoveryBody, "1.2.0", "a volume from its DR copy")
 
 
-class RecoverInstance(Instances):
+class RecoverInstance(Recovering, Instances):
     """Recovery of an instance."""
 
+    service = staticmethod(recoveries.recover_instance)
     operations = recovering(InstanceRecoveryBody, "1.3.0", "an instance")
-
-    def recover(self, request: Request, backup_id: int, snapshot_record_id: int) -> HttpResponseBase:
-        return self.once(lambda: self._recover(self.find(snapshot_record_id)))
-
-    def _recover(self, snapshot: Snapshot) -> HttpResponseBase:
-        wanted = self.body()
-        made = recoveries.recover_instance(
-            actor=self.actor,
-            snapshot=snapshot,
-            credentials=wanted.pop("credentials", None),
-            request=wanted,
-            now=timezone.now(),
-        )
-        return self.show_one(RECOVERY_FIELDS.on(Recovery).filter(pk=made.pk))
 
 
 class InstanceImages(Instances):
