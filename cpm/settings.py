@@ -30,7 +30,7 @@ def _database(url: str) -> dict[str, object]:
     parts = urlsplit(url)
     query = parse_qs(parts.query)
     return {
-        "ENGINE": "django.db.backends.postgresql",
+        "ENGINE": "cpm.postgresql",
         "NAME": parts.path.lstrip("/") or "cpm",
         "USER": unquote(parts.username or ""),
         "PASSWORD": unquote(parts.password or ""),
@@ -38,7 +38,13 @@ def _database(url: str) -> dict[str, object]:
         "PORT": str(parts.port or query.get("port", [""])[0]),
         "CONN_MAX_AGE": None,
         "CONN_HEALTH_CHECKS": True,
-        "OPTIONS": {"application_name": "cpm", "options": "-c jit=off"},
+        # Statements that a connection repeats are planned once; through pgbouncer that needs version 1.21 or newer.
+        "OPTIONS": {
+            "application_name": "cpm",
+            "options": "-c jit=off",
+            "server_side_binding": True,
+            "prepare_threshold": 2,
+        },
     }
 
 
