@@ -22,6 +22,7 @@ from cpm.models import (
     Backup,
     CustomTag,
     DisableTime,
+    Notification,
     Policy,
     Recovery,
     Schedule,
@@ -46,11 +47,17 @@ class Caller(StrEnum):
 
 
 class Reach(StrEnum):
-    """How far a right goes. `OWN` means a delegate's original user's objects for delegates."""
+    """How far a right goes. `OWN` means a delegate's original user's objects for delegates.
+
+    `SELF` and `OTHERS` are about user records: the caller's own, and every one but that.
+    """
 
     NONE = "none"
     OWN = "own"
     OWN_AND_MANAGED = "own+managed"
+    ALL = "all"
+    OTHERS = "others"
+    SELF = "self"
     SHARED = "shared"
     SERVER = "server"
 
@@ -75,31 +82,54 @@ ENVIRONMENT_AND_ROOT_DELEGATE = ENVIRONMENT | {Caller.ROOT_DELEGATE: Reach.OWN_A
 SHARED = dict.fromkeys(Caller, Reach.SHARED)
 ROOT_ONLY = dict.fromkeys(Caller, Reach.NONE) | {Caller.ROOT: Reach.SERVER}
 ROOT_AND_ITS_DELEGATES = ROOT_ONLY | {Caller.ROOT_DELEGATE: Reach.SERVER}
+ROOT_SEES_ALL = dict.fromkeys(Caller, Reach.NONE) | {Caller.ROOT: Reach.ALL}
+ROOT_CHANGES_OTHERS = dict.fromkeys(Caller, Reach.NONE) | {Caller.ROOT: Reach.OTHERS}
+ALL_FOR_ROOT_AND_ITS_DELEGATES = OWN | dict.fromkeys((Caller.ROOT, Caller.ROOT_DELEGATE), Reach.ALL)
+NOT_FOR_DELEGATES = ENVIRONMENT | dict.fromkeys((Caller.ROOT_DELEGATE, Caller.DELEGATE), Reach.NONE)
 
 RIGHTS: Mapping[str, Right] = {
-    "accounts.read": Right(ENVIRONMENT),
     "accounts.change": Right(ENVIRONMENT, ACCOUNT_FLAGS),
+    "accounts.read": Right(ENVIRONMENT),
     "accounts.use_server_role": Right(ROOT_AND_ITS_DELEGATES, ACCOUNT_FLAGS),
-    "alerts.read": Right(OWN),
     "alerts.delete": Right(OWN, BACKUP_FLAG),
-    "backups.read": Right(ENVIRONMENT),
-    "backups.list_snapshots": Right(ENVIRONMENT_AND_ROOT_DELEGATE),
+    "alerts.read": Right(OWN),
+    "audit.read": Right(ROOT_SEES_ALL),
     "backups.change": Right(ENVIRONMENT, BACKUP_FLAG),
+    "backups.list_snapshots": Right(ENVIRONMENT_AND_ROOT_DELEGATE),
+    "backups.read": Right(ENVIRONMENT),
     "cleanup.read_log": Right(ENVIRONMENT),
+    "cost_explorer.change": Right(ROOT_AND_ITS_DELEGATES, ("allow_settings_changes",)),
+    "cost_explorer.read_settings": Right(ROOT_AND_ITS_DELEGATES),
+    "dashboards.read": Right(ENVIRONMENT),
+    "delegates.change": Right(ROOT_SEES_ALL),
+    "delegates.read": Right(ROOT_SEES_ALL),
+    "delegates.reset_password": Right(ROOT_CHANGES_OTHERS),
     "lookups.read": Right(SHARED),
-    "policies.read": Right(ENVIRONMENT),
+    "notifications.change": Right(NOT_FOR_DELEGATES),
+    "notifications.read": Right(NOT_FOR_DELEGATES),
     "policies.change": Right(ENVIRONMENT, BACKUP_FLAG),
     "policies.protect_server": Right(ROOT_ONLY),
+    "policies.read": Right(ENVIRONMENT),
     "policies.run": Right(ENVIRONMENT, BACKUP_FLAG),
+    "recoveries.delete": Right(ENVIRONMENT, RECOVERY_FLAG),
     "recoveries.read": Right(ENVIRONMENT),
     "recoveries.start": Right(ENVIRONMENT, RECOVERY_FLAG),
-    "recoveries.delete": Right(ENVIRONMENT, RECOVERY_FLAG),
-    "schedules.read": Right(ENVIRONMENT),
+    "reports.backups": Right(ENVIRONMENT_AND_ROOT_DELEGATE),
+    "reports.protected_resources": Right(ALL_FOR_ROOT_AND_ITS_DELEGATES),
+    "reports.snapshots": Right(ENVIRONMENT_AND_ROOT_DELEGATE),
+    "reports.usage": Right(ALL_FOR_ROOT_AND_ITS_DELEGATES),
+    "reports.usage_anonymized": Right(ROOT_SEES_ALL | {Caller.ROOT_DELEGATE: Reach.ALL}),
     "schedules.change": Right(ENVIRONMENT, BACKUP_FLAG),
+    "schedules.read": Right(ENVIRONMENT),
     "schedules.read_run_times": Right(ENVIRONMENT, BACKUP_FLAG),
-    "settings.read": Right(ROOT_ONLY),
     "settings.change": Right(ROOT_ONLY),
-    "users.change": Right(ROOT_ONLY),
+    "settings.read": Right(ROOT_ONLY),
+    "support_logs.read": Right(ROOT_AND_ITS_DELEGATES),
+    "users.change": Right(ROOT_SEES_ALL),
+    "users.change_own_password": Right(dict.fromkeys(Caller, Reach.SELF)),
+    "users.delete": Right(ROOT_CHANGES_OTHERS),
+    "users.read": Right(ROOT_SEES_ALL),
+    "users.reset_password": Right(ROOT_CHANGES_OTHERS),
 }
 
 # Where the owner of a row is found.
@@ -109,6 +139,7 @@ OWNER: Mapping[type[models.Model], str] = {
     Backup: "user",
     CustomTag: "policy__user",
     DisableTime: "schedule__user",
+    Notification: "user",
     Policy: "user",
     Recovery: "user",
     Schedule: "user",

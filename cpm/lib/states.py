@@ -144,6 +144,11 @@ class KeyDetection(LabelledEnum):
     DEFAULT_KEY_ALERT = "A", "Use Default Key & Alert"
 
 
+class LogMode(LabelledEnum):
+    STANDARD = "STANDARD", "Standard"
+    DEBUG = "DEBUG", "Debug"
+
+
 class SnapshotStatus(LabelledEnum):
     """Life of one snapshot record; the words are those that EC2 shows."""
 

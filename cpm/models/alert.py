@@ -18,6 +18,8 @@ class Alert(CpmModel):
     title = models.CharField(max_length=255)
     message_body = models.TextField()
     alert_time = models.DateTimeField()
+    # When it was sent to whoever wants to be told; None means that it still has to be.
+    notified_at = models.DateTimeField(null=True, blank=True)
 
     class Meta(CpmModel.Meta):
         constraints = [

@@ -33,6 +33,10 @@ class User(AbstractBaseUser, PermissionsMixin):
     )
     is_active = models.BooleanField(default=True)
     date_joined = models.DateTimeField(auto_now_add=True)
+    # Set for users who log in through an identity provider: they have no password here.
+    domain_name = models.CharField(max_length=255, blank=True)
+    # Tokens issued earlier are refused.
+    tokens_valid_from = models.DateTimeField(null=True, blank=True)
 
     allow_account_changes = models.BooleanField(default=False)
     allow_backup_changes = models.BooleanField(default=False)

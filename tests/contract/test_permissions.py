@@ -16,6 +16,7 @@ STATED = json.loads(Path(__file__).with_name("permissions.json").read_text())["o
 REACHES = {
     "none": Reach.NONE, "own": Reach.OWN, "original_user": Reach.OWN, "own+managed": Reach.OWN_AND_MANAGED,
     "original_user+managed": Reach.OWN_AND_MANAGED, "shared": Reach.SHARED, "server": Reach.SERVER,
+    "all": Reach.ALL, "others": Reach.OTHERS, "self": Reach.SELF,
 }  # fmt: skip
 
 
