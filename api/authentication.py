@@ -12,6 +12,7 @@ from rest_framework_simplejwt.tokens import AccessToken, RefreshToken, Token
 from api.errors import CHALLENGE
 from cpm.lib.errors import AuthenticationFailed
 from cpm.lib.secrets import hash_api_key
+from cpm.lib.states import Role
 from cpm.models import ApiKey, User
 
 KEY_CLAIM = "key"
@@ -49,7 +50,7 @@ def user_of(token: Token) -> User:
 
 
 def live_user(key: int, owner: int) -> User | None:
-    """The owner of an API key with the environment loaded, in one indexed query.
+    """The owner of an API key with the environment, and for root whom it reaches, in one indexed query.
 
     None if the key was revoked, belongs to somebody else, or one of the two users is not active.
     """
@@ -59,10 +60,15 @@ def live_user(key: int, owner: int) -> User | None:
     if row is None:
         return None
     names = [field.attname for field in User._meta.concrete_fields]
-    user = User.from_db(connection.alias, names, row[: len(names)])
+    chosen, (managed, independent) = row[:-2], row[-2:]
+    user = User.from_db(connection.alias, names, chosen[: len(names)])
     user.original_user = (
-        User.from_db(connection.alias, names, row[len(names) :]) if user.original_user_id else None
+        User.from_db(connection.alias, names, chosen[len(names) :]) if user.original_user_id else None
     )
+    if managed is not None:
+        # So that no list asks again whose objects root sees.
+        root = user.environment
+        root.tenants = {Role.ROOT: [root.pk], Role.INDEPENDENT: independent, Role.MANAGED: managed}
     return user
 
 
@@ -74,8 +80,13 @@ def _live_user_query() -> str:
     tables = (
         "cpm_apikey k JOIN cpm_user u ON u.id = k.user_id LEFT JOIN cpm_user o ON o.id = u.original_user_id"
     )
+    others = "ARRAY(SELECT id FROM cpm_user WHERE role = '{}' ORDER BY id)"
+    reached = ", ".join(
+        f"CASE WHEN '{Role.ROOT}' IN (u.role, o.role) THEN {others.format(role)} END"
+        for role in (Role.MANAGED, Role.INDEPENDENT)
+    )
     live = "k.revoked_at IS NULL AND u.is_active AND coalesce(o.is_active, true)"
-    return f"SELECT {chosen} FROM {tables} WHERE k.id = %s AND u.id = %s AND {live}"  # noqa: S608
+    return f"SELECT {chosen}, {reached} FROM {tables} WHERE k.id = %s AND u.id = %s AND {live}"  # noqa: S608
 
 
 class TokenAuthentication(BaseAuthentication):

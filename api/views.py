@@ -43,7 +43,8 @@ from api.filters import Asked, ContractFilterBackend, Filter, values_of
 from api.negotiation import LATEST, accepted_version, newer
 from api.pagination import Window
 from api.renderers import CsvRenderer, JsonRenderer
-from cpm import permissions
+from cpm import features, permissions
+from cpm.features import Feature
 from cpm.lib.errors import NotFound
 from cpm.models import Actor, User
 
@@ -55,7 +56,8 @@ BACKEND = ContractFilterBackend()
 class Operation:
     """One action of an endpoint: who may call it, since which version, what goes in and what comes out.
 
-    `right` None means public. `fields` None means the view's own. `starts_work` honours `Idempotency-Key`.
+    `right` None means public. `feature` is one that the server must have. `fields` None means the view's own.
+    `starts_work` honours `Idempotency-Key`.
     `content` False means an answer without a body.
     """
 
@@ -69,6 +71,7 @@ class Operation:
     content: bool = True
     filters: Mapping[str, Filter] = field(default_factory=dict)
     starts_work: bool = False
+    feature: Feature | None = None
     summary: str = ""
 
 
@@ -112,6 +115,8 @@ class Endpoint(ViewSetMixin, APIView):
             raise Http404
         if operation.right:
             permissions.require(self.actor, operation.right)
+        if operation.feature:
+            features.require(operation.feature)
 
     def scoped(self, queryset: QuerySet[Any, Any]) -> QuerySet[Any, Any]:
         """The rows of any queryset that the operation's right lets the caller reach."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TypeVar
 
+from django.conf import settings
 from django.db import models
 from django.db.models import QuerySet
 
@@ -73,8 +74,21 @@ class Right:
 ACCOUNT_FLAGS = ("allow_backup_changes", "allow_account_changes")
 BACKUP_FLAG = ("allow_backup_changes",)
 RECOVERY_FLAG = ("allow_recovery",)
-# Flags that a user's profile has too; a delegate holds them only if its original user does.
-USER_FLAGS = frozenset({"allow_file_level_recovery", "allow_cost_explorer"})
+# Flags of users' profiles, which delegates' profiles lack, and the flag that a delegate needs for each of them.
+USER_FLAGS: Mapping[str, str | None] = {
+    "allow_file_level_recovery": "allow_recovery",
+    "allow_cost_explorer": None,
+}
+# Users who own things. Everybody else is a delegate.
+OWNING_ROLES = (Role.ROOT, Role.INDEPENDENT, Role.MANAGED)
+# Whose objects a reach adds to the caller's own.
+_ROLES_REACHED: Mapping[Reach, tuple[Role, ...]] = {
+    Reach.OWN_AND_MANAGED: (Role.MANAGED,),
+    Reach.ALL: OWNING_ROLES,
+    Reach.OTHERS: OWNING_ROLES,
+}
+# What root's delegates may do too where CPM_SETTINGS_BY_ROOT_DELEGATES is on.
+SETTINGS_RIGHTS = frozenset({"settings.change", "settings.read"})
 
 OWN = dict.fromkeys(Caller, Reach.OWN)
 ENVIRONMENT = OWN | {Caller.ROOT: Reach.OWN_AND_MANAGED}
@@ -157,15 +171,36 @@ def caller_of(user: User) -> Caller:
 
 
 def holds(user: User, flag: str) -> bool:
-    """Whether a flag is granted: delegates need it in their profile, others only where profiles have it."""
-    if flag in USER_FLAGS and not getattr(user.environment, flag):
+    """Whether a flag is granted.
+
+    Root holds all. Other users hold those that their profile does not take away. Delegates need it in their profile;
+    a flag of users' profiles they hold with their original user, and with the flag of their own that it needs.
+    """
+    if flag not in USER_FLAGS:
+        return user.role != Role.DELEGATE or bool(getattr(user, flag))
+    environment = user.environment
+    if environment.role != Role.ROOT and not getattr(environment, flag):
         return False
-    return user.role != Role.DELEGATE or flag in USER_FLAGS or bool(getattr(user, flag))
+    needed = USER_FLAGS[flag]
+    return user.role != Role.DELEGATE or needed is None or bool(getattr(user, needed))
+
+
+def reach_of(user: User, right: str) -> Reach:
+    """How far the right goes for this user, whatever flags it needs."""
+    reach = RIGHTS[right].reach[caller_of(user)]
+    if reach == Reach.NONE and right in SETTINGS_RIGHTS and _changes_settings(user):
+        return RIGHTS[right].reach[Caller.ROOT]
+    return reach
+
+
+def _changes_settings(user: User) -> bool:
+    """Whether this server lets root's delegates at its settings, and this one is such a delegate with the flag."""
+    option: bool = settings.CPM_SETTINGS_BY_ROOT_DELEGATES
+    return option and caller_of(user) == Caller.ROOT_DELEGATE and holds(user, "allow_settings_changes")
 
 
 def allowed(user: User, right: str) -> bool:
-    row = RIGHTS[right]
-    return row.reach[caller_of(user)] != Reach.NONE and all(holds(user, flag) for flag in row.flags)
+    return reach_of(user, right) != Reach.NONE and all(holds(user, flag) for flag in RIGHTS[right].flags)
 
 
 def require(actor: Actor, right: str) -> None:
@@ -177,12 +212,22 @@ def require(actor: Actor, right: str) -> None:
 def owners(user: User, right: str = "backups.read") -> list[int]:
     """Ids of the users whose objects the right reaches, the caller's environment first.
 
-    One query for callers that reach managed users, none for anybody else.
+    Delegates own nothing. Callers that came by a token brought the ids of other users along (`User.tenants`); for
+    root in the admin and on the command line it is one query, and none for anybody else.
     """
-    own = user.environment.pk
-    if RIGHTS[right].reach[caller_of(user)] != Reach.OWN_AND_MANAGED:
-        return [own]
-    return [own, *User.objects.filter(role=Role.MANAGED).order_by("pk").values_list("pk", flat=True)]
+    environment, reach = user.environment, reach_of(user, right)
+    if reach not in _ROLES_REACHED:
+        return [environment.pk]
+    tenants = environment.tenants if environment.tenants is not None else _tenants()
+    reached = [pk for role in _ROLES_REACHED[reach] for pk in tenants[role] if pk != environment.pk]
+    return reached if reach == Reach.OTHERS else [environment.pk, *reached]
+
+
+def _tenants() -> dict[str, list[int]]:
+    found: dict[str, list[int]] = {role: [] for role in OWNING_ROLES}
+    for pk, role in User.objects.filter(role__in=OWNING_ROLES).order_by("pk").values_list("pk", "role"):
+        found[role].append(pk)
+    return found
 
 
 def visible(user: User, queryset: QuerySet[Row], right: str = "backups.read") -> QuerySet[Row]:

@@ -171,6 +171,11 @@ CPM_SCRIPTS_DIR = Path(os.environ.get("CPM_SCRIPTS_DIR", str(DATA_DIR / "scripts
 CPM_SERVER_REGION = os.environ.get("CPM_SERVER_REGION", "")
 CPM_SERVER_BACKUP_DIR = Path(os.environ.get("CPM_SERVER_BACKUP_DIR", str(DATA_DIR / "server-backups")))
 
+# Lets delegates of root with `allow_settings_changes` read and change the settings that are root's.
+CPM_SETTINGS_BY_ROOT_DELEGATES = _flag("CPM_SETTINGS_BY_ROOT_DELEGATES")
+# Features that are switched off, with commas between them; `cpm.features` names them.
+CPM_FEATURES_OFF = frozenset(filter(None, os.environ.get("CPM_FEATURES_OFF", "").split(",")))
+
 LOGGING_CONFIG = None
 CPM_LOG_LEVEL = os.environ.get("CPM_LOG_LEVEL", "INFO")
 CPM_LOG_PROCESSORS = [scrub_secrets]

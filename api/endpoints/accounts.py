@@ -14,6 +14,7 @@ from api import serializers as shapes
 from api.fields import Always, Boolean, Choice, Fields, Integer, Items, Text
 from api.filters import Exactly, Ids
 from api.views import Operation, Records, Rows
+from cpm.features import Feature
 from cpm.lib.errors import ValidationFailed
 from cpm.lib.states import Authentication
 from cpm.models import Account, Policy
@@ -148,15 +149,22 @@ class OneKind(Accounts):
         return body
 
 
-def _operations(new: type[shapes.Body], changed: type[shapes.Body], kind: str) -> dict[str, Operation]:
+def _operations(
+    new: type[shapes.Body], changed: type[shapes.Body], kind: str, needed_to_create: Feature | None
+) -> dict[str, Operation]:
     def operation(right: str, summary: str, **more: Any) -> Operation:
         return Operation(right, since="1.0.0", summary=summary, **more)
 
     return {
         "list": operation("accounts.read", f"List {kind} accounts", many=True),
-        "create": operation("accounts.change", f"Add a {kind} account", body=new, answers=201),
+        "create": operation(
+            "accounts.change", f"Add a {kind} account", body=new, answers=201, feature=needed_to_create
+        ),
         "retrieve": operation("accounts.read", f"Show a {kind} account"),
-        "update": operation("accounts.change", f"Change a {kind} account", body=changed),
+        # The contract wants the feature for changing accounts of both kinds, for adding only those for DR.
+        "update": operation(
+            "accounts.change", f"Change a {kind} account", body=changed, feature=Feature.CROSS_ACCOUNT
+        ),
         "destroy": operation("accounts.change", f"Delete a {kind} account", answers=204, content=False),
         "delete_snapshots": operation(
             "accounts.change", f"Delete all snapshots of a {kind} account", answers=204, content=False
@@ -168,7 +176,7 @@ class BackupAccounts(OneKind):
     """Accounts whose resources are backed up."""
 
     is_dr_account = False
-    operations = _operations(NewBackupAccountBody, BackupAccountBody, "backup")
+    operations = _operations(NewBackupAccountBody, BackupAccountBody, "backup", None)
 
 
 class DrAccounts(OneKind):
@@ -176,7 +184,7 @@ class DrAccounts(OneKind):
 
     is_dr_account = True
     fields = DR_FIELDS
-    operations = _operations(NewDrAccountBody, DrAccountBody, "DR")
+    operations = _operations(NewDrAccountBody, DrAccountBody, "DR", Feature.CROSS_ACCOUNT)
 
 
 ROW: dict[str, Any] = {"get": "retrieve", "put": "update", "delete": "destroy"}

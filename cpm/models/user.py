@@ -1,5 +1,6 @@
 """People who log in: root, independent and managed users, and delegates who act for one of them."""
 
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 from django.contrib.auth.base_user import AbstractBaseUser, BaseUserManager
@@ -52,6 +53,9 @@ class User(AbstractBaseUser, PermissionsMixin):
     max_redshift_gib = models.PositiveIntegerField(null=True, blank=True)
     max_dynamodb_gib = models.PositiveIntegerField(null=True, blank=True)
     max_controlled_entities = models.PositiveIntegerField(null=True, blank=True)
+
+    # Ids of the users of each role but delegates, where they came along with root; no column. See permissions.owners.
+    tenants: Mapping[str, Sequence[int]] | None = None
 
     objects = UserManager()
 

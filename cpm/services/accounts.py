@@ -7,8 +7,9 @@ from typing import TypedDict, Unpack
 import structlog
 from django.db import transaction
 
-from cpm import permissions
+from cpm import features, permissions
 from cpm.aws.identity import role_arn
+from cpm.features import Feature
 from cpm.flows.identities import encrypt_secret
 from cpm.lib.errors import InUse, LimitExceeded, ValidationFailed
 from cpm.lib.names import Problem, name_problems
@@ -63,8 +64,11 @@ def create(
     """A new account of that user. Nothing is asked of AWS; wrong credentials show at the first use.
 
     Raises `ValidationFailed`, `LimitExceeded`, `Conflict` for a name that is taken, `NotFound` for a user or source
-    account out of reach, and `PermissionDenied` for the server's role unless root or a delegate of root asks.
+    account out of reach, `PermissionDenied` for the server's role unless root or a delegate of root asks, and
+    `FeatureOff` for a DR account on a server without cross-account DR.
     """
+    if is_dr_account:
+        features.require(Feature.CROSS_ACCOUNT)
     owner = scope.owner(actor, RIGHT, user)
     _check_limit(owner)
     account = Account(user=owner, is_dr_account=is_dr_account, name=name, authentication=authentication)

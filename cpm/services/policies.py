@@ -8,7 +8,8 @@ from typing import TypedDict, Unpack
 import structlog
 from django.db import transaction
 
-from cpm import permissions
+from cpm import features, permissions
+from cpm.features import Feature
 from cpm.lib.errors import NotFound, ValidationFailed
 from cpm.lib.names import SERVER_DATA, Problem, name_problems
 from cpm.lib.states import AutoRemove, ConsideredSuccessful
@@ -147,9 +148,12 @@ def with_options(policy: Policy) -> Policy:
 def set_dr(*, actor: Actor, policy: Policy, **options: Unpack[DrOptions]) -> Policy:
     """Changes the DR options that are given, and checks the whole: DR that is on has somewhere to copy to.
 
-    Raises `ValidationFailed`, and `NotFound` for regions that are unknown or DR accounts out of reach.
+    Raises `ValidationFailed`, `NotFound` for regions that are unknown or DR accounts out of reach, and `FeatureOff`
+    for a DR account on a server without cross-account DR.
     """
     row = scope.locked(actor, RIGHT, policy, "policy")
+    if options.get("dr_account") is not None:
+        features.require(Feature.CROSS_ACCOUNT)
     for name in ("dr_regions", "dr_account_regions"):
         if name in options:
             options[name] = regions.enabled_ids(options[name], field=_dr_field(name))  # type: ignore[literal-required]
