@@ -1,5 +1,8 @@
 """Plain functions that make model rows for tests. Every argument has a default; names are unique by a counter."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from datetime import UTC, datetime
 from itertools import count
 from typing import Any
@@ -26,10 +29,23 @@ from cpm.models import (
 
 NOW = datetime(2026, 11, 21, 5, 0, tzinfo=UTC)
 _numbers = count(1)
+_label: ContextVar[str] = ContextVar("label", default="")
+
+
+@contextmanager
+def labelled(label: str) -> Iterator[None]:
+    """What is made inside carries the label in its names and texts, so that answers show whose it is."""
+    token = _label.set(label)
+    yield
+    _label.reset(token)
 
 
 def _name(kind: str) -> str:
-    return f"{kind}-{next(_numbers)}"
+    return f"{_label.get()}{kind}-{next(_numbers)}"
+
+
+def _text(text: str) -> str:
+    return f"{_label.get()} {text}".lstrip()
 
 
 def user(role: Role = Role.INDEPENDENT, **fields: Any) -> User:
@@ -134,7 +150,7 @@ def backup(of: Policy | None = None, **fields: Any) -> Backup:
 
 def script_log(of: Backup, **fields: Any) -> ScriptLog:
     return ScriptLog.objects.create(
-        **{"backup": of, "title": "before", "log": "a line", "exit_code": 0, **fields}
+        **{"backup": of, "title": "before", "log": _text("a line"), "exit_code": 0, **fields}
     )
 
 
@@ -184,8 +200,8 @@ def alert(of: User | None = None, **fields: Any) -> Alert:
             "user": of or user(),
             "category": _name("category"),
             "severity": "W",
-            "title": "Something is wrong",
-            "message_body": "This is what happened.",
+            "title": _text("Something is wrong"),
+            "message_body": _text("This is what happened."),
             "alert_time": NOW,
             **fields,
         }
@@ -194,5 +210,5 @@ def alert(of: User | None = None, **fields: Any) -> Alert:
 
 def log_line(subject_type: str, subject_id: int | None, message: str = "A line.", **fields: Any) -> LogLine:
     return LogLine.objects.create(
-        **{"subject_type": subject_type, "subject_id": subject_id, "message": message, "time": NOW, **fields}
+        **{"subject_type": subject_type, "subject_id": subject_id, "message": _text(message), "time": NOW, **fields}
     )

@@ -11,7 +11,7 @@ from django.apps import apps
 from api import authentication
 from cpm.aws import gateway
 from cpm.flows.identities import encrypt_secret
-from cpm.lib.states import Authentication, SnapshotKind
+from cpm.lib.states import Authentication, Role, SnapshotKind
 from cpm.models import Region, Snapshot, User
 from tests import factories as make
 from tests.simulated_aws import DEFAULT_ACCOUNT, SimulatedAws
@@ -35,27 +35,27 @@ AMI_DETAILS = {"original_aws_image_id": "ami-0123456789abcdef0"}
 class Server:
     """Ids of what was made, by the name that the recipes use."""
 
-    root: User
+    owner: User
     api_key: str
     ids: dict[str, Any] = field(default_factory=dict)
 
 
-def populate(aws: SimulatedAws) -> Server:
-    """Rows of every kind, owned by root; what operations ask AWS about exists in the simulated one."""
+def populate(aws: SimulatedAws, owner: User | None = None) -> Server:
+    """Rows of every kind, root's or the given owner's; what operations ask AWS about exists in the simulated one."""
     gateway.configure(gateway.GatewayConfig(endpoint_url=aws.url, redis_url=os.environ["CPM_REDIS_URL"]))
     # Transactional tests that ran before have emptied all tables.
     lookups = import_module("cpm.migrations.0003_lookups")
     lookups.add_lookups(apps, None)
-    root = make.root()
-    server = Server(root, make.api_key(root))
+    owner = owner or make.root()
+    server = Server(owner, make.api_key(owner))
     token = authentication.obtain(server.api_key)
     server.ids |= {"api_key": server.api_key, "refresh": str(token), "access": str(token.access_token)}
     _resources(server, aws)
     _accounts_and_policies(server)
     _backups(server)
-    alert = make.alert(root)
-    make.log_line("cleanup", None, "Cleanup is done.")
-    server.ids |= {"alert": alert.pk, "region": Region.objects.get(aws_region=REGION).pk, "user": root.pk}
+    alert = make.alert(owner)
+    make.log_line("cleanup", None if owner.role == Role.ROOT else owner.pk, "Cleanup is done.")
+    server.ids |= {"alert": alert.pk, "region": Region.objects.get(aws_region=REGION).pk, "user": owner.pk}
     return server
 
 
@@ -78,18 +78,18 @@ def _resources(server: Server, aws: SimulatedAws) -> None:
 
 
 def _accounts_and_policies(server: Server) -> None:
-    root = server.root
+    owner = server.owner
     account = make.account(
-        root,
+        owner,
         authentication=Authentication.KEYS,
         access_key=server.ids["aws_access_key"],
         secret_key=encrypt_secret(server.ids["aws_secret_key"]),
         account_number=DEFAULT_ACCOUNT,
         role_name="",
     )
-    dr = make.account(root, is_dr_account=True)
-    spare, spare_dr = make.account(root), make.account(root, is_dr_account=True)
-    schedule = make.schedule(root, start_date=datetime(2026, 1, 1, 12, tzinfo=UTC))
+    dr = make.account(owner, is_dr_account=True)
+    spare, spare_dr = make.account(owner), make.account(owner, is_dr_account=True)
+    schedule = make.schedule(owner, start_date=datetime(2026, 1, 1, 12, tzinfo=UTC))
     disable_time = make.disable_time(schedule)
     region = Region.objects.get(aws_region=REGION).pk
     policy = make.policy(
@@ -119,6 +119,9 @@ def _accounts_and_policies(server: Server) -> None:
         "spare_policy": spare_policy.pk, "instance_target": instance.pk, "target_volume": target_volume.pk,
         "volume_target": volume.pk, "custom_tag": tag.pk, "account_authentication": Authentication.KEYS.value,
     }  # fmt: skip
+    for name, row in {"schedule": schedule, "policy": policy}.items():
+        type(row).objects.filter(pk=row.pk).update(description=f"The {name} of everything")
+        server.ids |= {f"{name}_name": row.name, f"{name}_description": f"The {name} of everything"}
     server.ids["_policy"] = policy
 
 
