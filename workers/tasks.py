@@ -8,7 +8,7 @@ from cpm.flows.table import ENGINE
 from cpm.jobs import fleet, runner, sweeper
 from cpm.lib.states import FleetKind
 from cpm.scheduler import planner
-from cpm.services import backup_tally, idempotency
+from cpm.services import backup_tally, idempotency, strays
 from workers.app import app
 from workers.queues import NAMES
 
@@ -27,10 +27,11 @@ def run_step(*, step_id: int, **_: object) -> None:
 
 @app.task(name="workers.housekeeping")
 def housekeeping(**_: object) -> None:
-    """Every ten minutes: merge the backup tally, forget old answers kept for repeated requests."""
+    """Every ten minutes: merge the backup tally, forget old answers, see to it that strays are looked for today."""
     try:
         backup_tally.fold()
         idempotency.purge(now=timezone.now())
+        strays.look(now=timezone.now())
     except runner.DATABASE_GONE as error:
         connection.close()
         log.warning("database away, the next housekeeping goes on", error=str(error))

@@ -9,13 +9,16 @@ import math
 import os
 import random
 from collections.abc import Callable
+from datetime import timedelta
 
 import pytest
 from django.utils import timezone
 
+from cpm.flows import stray_rules
 from cpm.lib.states import AmiOption
 from cpm.models import Backup, Job, LogLine, Snapshot, Step
 from cpm.services import backups
+from tests.domain import straying
 from tests.domain.world import DR_ACCOUNT, World
 from tests.system.dying import fork_worker, freeze_worker
 from tests.system.recovery_scenarios import (
@@ -30,6 +33,12 @@ pytestmark = [pytest.mark.chaos, pytest.mark.django_db(transaction=True)]
 
 LONG = os.environ.get("CPM_CHAOS") == "long"
 SAMPLE, FROZEN_SAMPLE = 6, 2
+
+
+@pytest.fixture(autouse=True)
+def _strays_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was made late need not be an hour old."""
+    monkeypatch.setattr(stray_rules, "SETTLED", timedelta(0))
 
 
 def start(world: World, policy) -> None:
@@ -95,11 +104,31 @@ def retention_scenario(world: World) -> Callable[[], Scenario]:
     return lambda: Scenario(lambda: start(world, policy), check)
 
 
+def strays_scenario(world: World) -> Callable[[], Scenario]:
+    start(world, world.policy(world.aws.volume(), generations=1000))
+    world.run()
+    row = Snapshot.objects.get(kind="volumes")
+    ec2 = world.aws.client("ec2")
+
+    def begin() -> None:
+        straying.made_again(ec2, row.aws_id)
+        straying.image_again(world, *straying.image_of(world))
+        straying.begin(now=timezone.now() + timedelta(days=1))
+
+    def check() -> None:
+        assert ours(world) == recorded()
+        filters = [{"Name": "tag-key", "Values": ["cpm_step_id"]}]
+        assert ec2.describe_images(Owners=["self"], Filters=filters)["Images"] == []
+
+    return lambda: Scenario(begin, check)
+
+
 SCENARIOS = {
     "backup": backup_scenario,
     "agent": agent_scenario,
     "dr": dr_scenario,
     "retention": retention_scenario,
+    "strays": strays_scenario,
     "recover_volume": recover_volume_scenario,
     "recover_instance": recover_instance_scenario,
     "recover_instance_from_dr": recover_instance_from_dr_scenario,

@@ -1,0 +1,63 @@
+"""Looking for strays in AWS, once a day in every account that holds snapshots of ours."""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+
+import structlog
+from django.db import transaction
+
+from cpm.flows import strays
+from cpm.jobs import queue
+from cpm.models import Account, Job, Snapshot, Step
+
+log = structlog.get_logger(__name__)
+
+# The jobs of a day begin one after the other, so that backups and cleanups need not wait behind all of them.
+SPACING = timedelta(seconds=30)
+LATEST = timedelta(hours=20)
+
+
+def look(*, now: datetime) -> list[Job]:
+    """Start the job of the day (UTC) for each account that has none yet and of whose snapshots there are records.
+
+    Any number of processes may call this at once, and as often as they like.
+    """
+    since = now.replace(hour=0, minute=0, second=0, microsecond=0)
+    regions = _regions(_unseen(list(Account.objects.all()), since))
+    if not regions:
+        return []
+    with transaction.atomic():
+        # Whoever else does this waits at the accounts, and then sees the jobs. Rows that refer to accounts do not wait.
+        held = (
+            Account.objects.select_for_update(of=("self",), no_key=True).filter(pk__in=regions).order_by("pk")
+        )
+        specs = [
+            strays.job(account, regions[account.pk], not_before=now + min(place * SPACING, LATEST))
+            for place, account in enumerate(_unseen(list(held), since))
+        ]
+        jobs = queue.create_jobs(specs, engine_queues=strays.QUEUES)
+    log.info("looking for strays", accounts=len(jobs))
+    return jobs
+
+
+def _unseen(accounts: Sequence[Account], since: datetime) -> list[Account]:
+    """The accounts without a job since then."""
+    jobs = Job.objects.filter(
+        kind=strays.KIND,
+        subject_type=strays.SUBJECT,
+        subject_id__in={account.user_id for account in accounts},
+        created_at__gte=since,
+    )
+    seen = set(Step.objects.filter(job__in=jobs).values_list("payload__account", flat=True))
+    return [account for account in accounts if account.pk not in seen]
+
+
+def _regions(accounts: Sequence[Account]) -> Mapping[int, list[str]]:
+    """Where each account holds, or held, snapshots or copies; without the accounts that hold none."""
+    rows = Snapshot.objects.filter(account__in=accounts).order_by("account_id", "region")
+    found: dict[int, list[str]] = defaultdict(list)
+    for account, region in rows.values_list("account_id", "region").distinct():
+        assert account is not None
+        found[account].append(region)
+    return found
