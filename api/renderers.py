@@ -1,4 +1,4 @@
-"""JSON by orjson, and CSV for logs and reports."""
+"""JSON by orjson, CSV for logs and reports, and compressed files."""
 
 from typing import Any
 
@@ -31,3 +31,10 @@ class CsvRenderer(BaseRenderer):
         self, data: Any, accepted_media_type: str | None = None, renderer_context: Any = None
     ) -> bytes:
         return str(data or "").encode()
+
+
+class Bzip2Renderer(JsonRenderer):
+    """Marks a view that answers with a file compressed by bzip2. What it is asked to render itself is an error: JSON."""
+
+    media_type = "application/x-bzip2"
+    format = "bz2"

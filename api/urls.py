@@ -14,6 +14,7 @@ urlpatterns = [
     path("", include("api.endpoints.schedules")),
     path("", include("api.endpoints.settings")),
     path("", include("api.endpoints.snapshots")),
+    path("", include("api.endpoints.system")),
     path("", include("api.endpoints.targets")),
     path("", include("api.endpoints.token")),
 ]

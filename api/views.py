@@ -58,7 +58,7 @@ class Operation:
 
     `right` None means public. `feature` is one that the server must have. `fields` None means the view's own.
     `starts_work` honours `Idempotency-Key`.
-    `content` False means an answer without a body.
+    `content` False means an answer without a body; `downloads` is the media type of one that is a file.
     """
 
     right: str | None
@@ -69,6 +69,7 @@ class Operation:
     many: bool = False
     paged: bool = True
     content: bool = True
+    downloads: str = ""
     filters: Mapping[str, Filter] = field(default_factory=dict)
     starts_work: bool = False
     feature: Feature | None = None

@@ -4,11 +4,12 @@ Nothing is counted in process memory, so every API process answers the same and 
 costs a fixed number of aggregate queries over indexes; series per policy are the only ones whose number grows.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from django.db import connection, transaction
 from django.http import HttpRequest, HttpResponse
+from django.utils import timezone
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 from prometheus_client import CollectorRegistry, Metric
@@ -16,7 +17,9 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
 
-from cpm.lib.states import CopyStatus, DrStatus, JobState, Severity
+from cpm.lib.states import CopyStatus, DrStatus, JobState, Role, Severity
+from cpm.models import User
+from cpm.services import dashboards
 
 # A scrape must never queue up behind a slow database and take the API's connections with it.
 STATEMENT_TIMEOUT_MS = 5000
@@ -72,6 +75,11 @@ class DatabaseCollector(Collector):
             for statement in (_POLICIES, _BACKLOG, _JOBS, _ALERTS, _COPIES, _SERVER):
                 cursor.execute(statement)
                 answers.append(cursor.fetchall())
+            usernames = dict(
+                User.objects.exclude(role=Role.DELEGATE).order_by("id").values_list("id", "username")
+            )
+            activity = dashboards.activity_by_user(since=timezone.now() - dashboards.RECENT)
+            state = dashboards.state_by_user()
         policies, backlog, jobs, alerts, copies, server = answers
         yield from _policy_metrics(policies)
         yield from _queue_metrics(backlog)
@@ -79,6 +87,8 @@ class DatabaseCollector(Collector):
         yield from _alert_metrics(alerts)
         yield from _backup_metrics(copies)
         yield from _server_metrics(server[0])
+        yield from _dashboard_metrics("activity", dashboards.ACTIVITY, usernames, activity)
+        yield from _dashboard_metrics("state", dashboards.STATE, usernames, state)
 
 
 def _gauge(name: str, text: str, labels: Sequence[str] = ()) -> GaugeMetricFamily:
@@ -179,4 +189,17 @@ def _server_metrics(row: Sequence[Any]) -> Iterator[Metric]:
         family = _gauge(name, text)
         if value is not None:
             family.add_metric([], float(value))
+        yield family
+
+
+def _dashboard_metrics(
+    board: str, names: Sequence[str], usernames: Mapping[int, str], by_user: Mapping[int, Mapping[str, int]]
+) -> Iterator[Metric]:
+    """The figures of the API's dashboards under the same names, for each user what is their own."""
+    for name in names:
+        family = _gauge(
+            f"dashboard_{board}_{name}", f"{name} of GET /api/system/dashboard/{board}/.", ["user"]
+        )
+        for user, username in usernames.items():
+            family.add_metric([username], by_user[user][name] if user in by_user else 0)
         yield family

@@ -92,11 +92,30 @@ def test_outcomes_alerts_and_cleanup_are_counted():
     assert _of(samples, "cpm_last_cleanup_time_seconds") == pytest.approx(now.timestamp())
 
 
+def test_the_figures_of_the_dashboards_are_metrics_of_each_user():
+    idle, busy = factories.user(), factories.user()
+    backup = factories.backup(
+        factories.policy(factories.account(busy)), start_time=timezone.now(), dr_status="C"
+    )
+    factories.snapshot(backup)
+    factories.target(backup.policy)
+
+    samples = _scrape()
+
+    for user, n in ((idle.username, 0), (busy.username, 1)):
+        for figure in (
+            "activity_backup_success_num", "activity_backup_dr_success_num", "state_accounts_num", "state_policies_num",
+            "state_protected_instances_num", "state_snapshots_volume_num",
+        ):  # fmt: skip
+            assert _of(samples, f"cpm_dashboard_{figure}", user=user) == n
+        assert _of(samples, "cpm_dashboard_activity_backup_fail_num", user=user) == 0
+
+
 def test_a_scrape_costs_the_same_number_of_queries_however_many_policies(django_assert_max_num_queries):
     for _ in range(20):
         factories.backup()
 
-    with django_assert_max_num_queries(10):
+    with django_assert_max_num_queries(13):
         _scrape()
 
 
