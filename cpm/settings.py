@@ -13,6 +13,7 @@ from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from cpm.lib.secrets import scrub_secrets
+from cpm.lib.source import trusted_proxies
 
 
 def _secret(name: str, default: str) -> str:
@@ -82,6 +83,7 @@ INSTALLED_APPS = [
     "cpm",
 ]
 MIDDLEWARE = [
+    "cpm.middleware.ClientAddress",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "api.middleware.ApiConventions",
@@ -140,6 +142,13 @@ SIMPLE_JWT = {
     "ACCESS_TOKEN_LIFETIME": timedelta(seconds=int(os.environ.get("CPM_ACCESS_TOKEN_SECONDS", "3600"))),
     "REFRESH_TOKEN_LIFETIME": timedelta(seconds=int(os.environ.get("CPM_REFRESH_TOKEN_SECONDS", "86400"))),
 }
+# Failed logins (cpm.services.attempts): so many within the window by one name, or from one address, block for a while.
+CPM_LOGIN_ATTEMPTS = int(os.environ.get("CPM_LOGIN_ATTEMPTS", "10"))
+CPM_LOGIN_ATTEMPTS_PER_SOURCE = int(os.environ.get("CPM_LOGIN_ATTEMPTS_PER_SOURCE", "100"))
+CPM_LOGIN_WINDOW_SECONDS = int(os.environ.get("CPM_LOGIN_WINDOW_SECONDS", "600"))
+CPM_LOGIN_BLOCK_SECONDS = int(os.environ.get("CPM_LOGIN_BLOCK_SECONDS", "600"))
+# Addresses and networks of proxies whose X-Forwarded-For is believed, with commas; `socket` for a Unix socket.
+CPM_TRUSTED_PROXIES = trusted_proxies(os.environ.get("CPM_TRUSTED_PROXIES", ""))
 SPECTACULAR_SETTINGS = {
     "TITLE": "CPM RESTful API",
     "VERSION": "1.5.0",
@@ -161,6 +170,8 @@ CPM_RETRY_BASE_SECONDS = float(os.environ.get("CPM_RETRY_BASE_SECONDS", "5"))
 # How often AWS is asked about work in progress, and how long its lists may lag behind its writes.
 CPM_POLL_SECONDS = float(os.environ.get("CPM_POLL_SECONDS", "15"))
 CPM_AWS_LIST_LAG_SECONDS = float(os.environ.get("CPM_AWS_LIST_LAG_SECONDS", "60"))
+# How long a step must have ended before what it did not count is taken for a stray (cpm.flows.stray_rules).
+CPM_STRAY_SETTLED_SECONDS = float(os.environ.get("CPM_STRAY_SETTLED_SECONDS", "3600"))
 
 CPM_AWS_ENDPOINT_URL = os.environ.get("CPM_AWS_ENDPOINT_URL", "")
 # Multiplies the call rates of cpm.aws.throttle: above 1 for accounts with raised quotas, or for the simulator.
@@ -179,3 +190,7 @@ CPM_FEATURES_OFF = frozenset(filter(None, os.environ.get("CPM_FEATURES_OFF", "")
 LOGGING_CONFIG = None
 CPM_LOG_LEVEL = os.environ.get("CPM_LOG_LEVEL", "INFO")
 CPM_LOG_PROCESSORS = [scrub_secrets]
+# How old a process's view of the settings in the database (proxy, log mode) may become; 0 means that it never looks.
+CPM_FOLLOW_SECONDS = float(os.environ.get("CPM_FOLLOW_SECONDS", "5"))
+# The certificate (PEM) that clients of this server see, for downloads; `cpm api --certificate` sets it.
+CPM_TLS_CERTIFICATE_FILE = os.environ.get("CPM_TLS_CERTIFICATE_FILE", "")

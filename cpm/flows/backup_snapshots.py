@@ -16,6 +16,7 @@ from cpm.aws.errors import NotFound as AwsNotFound
 from cpm.aws.gateway import AwsClient, client
 from cpm.flows import polling, tags
 from cpm.flows.identities import identity_of
+from cpm.flows.named_images import create_or_adopt
 from cpm.jobs.context import StepContext
 from cpm.jobs.kinds import Done, Failed, Outcome, StepKind, Wait, Write
 from cpm.lib.states import SnapshotStatus
@@ -111,7 +112,7 @@ def start_image(context: StepContext) -> Outcome:
     def discard(image_id: str) -> None:
         ec2_client.call("DeregisterImage", ImageId=image_id)
 
-    image = context.once(create=create, find=find, discard=discard)
+    image = context.once(create=lambda: create_or_adopt(context, create, find), find=find, discard=discard)
     return Done(write=lambda: _started(context, {payload["snapshot"]: image}))
 
 

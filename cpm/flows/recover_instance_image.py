@@ -7,6 +7,7 @@ from typing import Any
 from cpm.aws.errors import LimitReached
 from cpm.aws.gateway import AwsClient
 from cpm.flows import polling, recover_sources, tags
+from cpm.flows.named_images import create_or_adopt
 from cpm.flows.recover_base import (
     QUEUE,
     Place,
@@ -150,7 +151,7 @@ def register(context: StepContext) -> Outcome:
     def discard(extra: str) -> None:
         client.call("DeregisterImage", ImageId=extra)
 
-    image = context.once(create=create, find=find, discard=discard)
+    image = context.once(create=lambda: create_or_adopt(context, create, find), find=find, discard=discard)
     return _until_available(context, client, image, f"Registered {image} from the snapshots of {payload['original']}.")
 
 

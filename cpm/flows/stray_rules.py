@@ -17,8 +17,6 @@ from typing import Any, TypeAlias
 from cpm.flows import tags
 from cpm.models import Step
 
-# A worker that is still at it, a list that lags and a record that is about to be written must all be over by then.
-SETTLED = timedelta(hours=1)
 # EC2 cuts the time of an image to seconds, and its clock is not the database's.
 CLOCKS_DIFFER = timedelta(minutes=1)
 # Tags that a step's payload gives and nobody changes later.
@@ -96,7 +94,11 @@ BY_VOLUME = frozenset({"backup.start_volume", "backup.start_instance", "backup.s
 
 
 def judge(thing: Thing, step: Step | None, *, now: datetime, settled: timedelta) -> Verdict:
-    """The verdict on a thing by its step alone; whether a record names it is the caller's to ask."""
+    """The verdict on a thing by its step alone; whether a record names it is the caller's to ask.
+
+    `settled` has passed since thing and step: then a worker that was still at it, a list that lagged and a record that
+    was about to be written are all over.
+    """
     if step is None or step.finished_at is None or max(step.finished_at, thing.made) > now - settled:
         return Verdict.KEEP
     if not made_by(step, thing) or thing.aws_id in json.dumps(step.token):

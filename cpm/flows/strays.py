@@ -9,10 +9,11 @@ document takes, and what recoveries copy only where the account has snapshot rec
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from itertools import islice
 from typing import Any
 
+from django.conf import settings
 from django.db.models import Model, QuerySet, TextField
 from django.db.models.functions import Cast
 
@@ -97,7 +98,8 @@ def _unneeded(context: StepContext, things: Sequence[Thing]) -> list[tuple[Thing
     suspects: list[tuple[Thing, Step, Verdict]] = []
     for thing in things:
         step = steps.get(thing.step)
-        verdict = stray_rules.judge(thing, step, now=context.now, settled=stray_rules.SETTLED)
+        settled = timedelta(seconds=settings.CPM_STRAY_SETTLED_SECONDS)
+        verdict = stray_rules.judge(thing, step, now=context.now, settled=settled)
         if step is not None and verdict is not Verdict.KEEP:
             suspects.append((thing, step, verdict))
     if not suspects:

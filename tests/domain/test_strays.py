@@ -23,9 +23,9 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 
 @pytest.fixture(autouse=True)
-def _at_once(monkeypatch):
+def _at_once(settings):
     """Nothing has to be an hour old, unless a test says so."""
-    monkeypatch.setattr(stray_rules, "SETTLED", timedelta(0))
+    settings.CPM_STRAY_SETTLED_SECONDS = 0
 
 
 def lines(level="Info"):
@@ -104,8 +104,8 @@ def test_a_copied_tag_of_a_step_that_makes_no_snapshots_proves_nothing(world, aw
     assert lines() == lines("Warning") == []
 
 
-def test_what_is_younger_than_an_hour_stays(world, aws, monkeypatch):
-    monkeypatch.setattr(stray_rules, "SETTLED", timedelta(hours=1))
+def test_what_is_younger_than_an_hour_stays(world, aws, settings):
+    settings.CPM_STRAY_SETTLED_SECONDS = 3600
     row, step = backed_up(world, aws)
     long_ago = timezone.now() - timedelta(hours=3)
     Step.objects.filter(pk=step.pk).update(started_at=long_ago, finished_at=long_ago)

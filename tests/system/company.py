@@ -14,13 +14,15 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
+from django.conf import settings
 from django.db import InterfaceError, OperationalError, connection
 from django.utils import timezone
 
+from cpm.flows import strays as strays_flow
 from cpm.lib.errors import PreconditionFailed
 from cpm.lib.states import AmiOption, ScheduleUnit
 from cpm.models import Backup, Job, Policy, PolicySchedule, Recovery, Snapshot, Step
-from cpm.services import backups, cleanup
+from cpm.services import backups, cleanup, strays
 from tests import factories
 from tests.domain import recovering
 from tests.domain.world import DR_ACCOUNT, World
@@ -134,6 +136,16 @@ class Company:
         self._wait(self._idle, ends)
         patiently(lambda: cleanup.run(actor=None, now=timezone.now()))
         self._wait(self._idle, ends)
+        # What a worker made in the moment before its death is found by the scan of the day.
+        patiently(self._look_for_strays)
+        self._wait(self._idle, ends)
+
+    @staticmethod
+    def _look_for_strays() -> None:
+        time.sleep(settings.CPM_STRAY_SETTLED_SECONDS)
+        Job.objects.filter(kind=strays_flow.KIND).update(created_at=timezone.now() - timedelta(days=1))
+        strays.look(now=timezone.now())
+        Step.objects.filter(job__kind=strays_flow.KIND, finished_at=None).update(not_before=timezone.now())
 
     def _slots(self) -> int:
         """How many scheduled moments have passed, as the planner sees it."""

@@ -14,7 +14,6 @@ from datetime import timedelta
 import pytest
 from django.utils import timezone
 
-from cpm.flows import stray_rules
 from cpm.lib.states import AmiOption
 from cpm.models import Backup, Job, LogLine, Snapshot, Step
 from cpm.services import backups
@@ -36,9 +35,9 @@ SAMPLE, FROZEN_SAMPLE = 6, 2
 
 
 @pytest.fixture(autouse=True)
-def _strays_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def _strays_at_once(settings) -> None:
     """What was made late need not be an hour old."""
-    monkeypatch.setattr(stray_rules, "SETTLED", timedelta(0))
+    settings.CPM_STRAY_SETTLED_SECONDS = 0
 
 
 def start(world: World, policy) -> None:
