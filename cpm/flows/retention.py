@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 
 from django.db.models import Q, QuerySet
 
-from cpm.flows import alerting, deletion
+from cpm.flows import alerting, audit_retention, deletion
 from cpm.flows.backup_rules import good_enough
 from cpm.flows.retention_rules import Candidate, judge
 from cpm.jobs import queue
@@ -155,8 +155,12 @@ def purge(context: StepContext) -> Outcome:
         jobs = list(old_jobs.values_list("pk", flat=True)[:PURGE_BATCH])
         Job.objects.filter(pk__in=jobs).delete()
         LogLine.objects.filter(subject_type=SUBJECT, time__lt=before).delete()
+        oldest = context.now - timedelta(days=server.keep_user_audit_logs_days)
+        audited = audit_retention.purge(before=oldest, now=context.now)
     if ids:
         context.log(f"Removed {len(ids)} records of backups that were deleted before {before:%Y-%m-%d}.")
+    if audited:
+        context.log(f"Removed {audited} audit records from before {oldest:%Y-%m-%d}.")
     return Done()
 
 

@@ -10,6 +10,7 @@ import base64
 import binascii
 import fcntl
 import hashlib
+import hmac
 import os
 import re
 import secrets
@@ -85,6 +86,13 @@ class SecretBox:
             return f"{self.key_ids[0]}:{self._fernet.rotate(body.encode()).decode()}"
         except InvalidToken:
             raise SecretUnreadable(name) from None
+
+
+def keys_for(purpose: str, keys: Iterable[bytes]) -> list[bytes]:
+    """Keys made out of those of the key file, for values that must not be exchangeable with any others."""
+    return [
+        base64.urlsafe_b64encode(hmac.digest(key, b"cpm " + purpose.encode(), "sha256")) for key in keys
+    ]
 
 
 def generate_key() -> bytes:

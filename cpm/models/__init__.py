@@ -5,7 +5,7 @@ from cpm.models.actor import Actor
 from cpm.models.alert import Alert
 from cpm.models.api_key import ApiKey
 from cpm.models.attempts import Attempts
-from cpm.models.audit import AuditRecord, AuditSeal
+from cpm.models.audit import AuditKey, AuditRecord, AuditSeal
 from cpm.models.backup import Backup, ScriptLog
 from cpm.models.idempotency import StoredAnswer
 from cpm.models.job import Job, LogLine, Step
@@ -23,8 +23,8 @@ from cpm.models.user import User
 from cpm.models.worker import FleetMember
 
 __all__ = [
-    "Account", "Actor", "Alert", "ApiKey", "Attempts", "AuditRecord", "AuditSeal", "Backup", "BackupTally", "CustomTag",
-    "DisableTime", "EmailIdentity", "FileLevelRecoverySettings", "FleetMember", "Job", "LogLine", "Notification",
-    "Policy", "PolicySchedule", "ProxySettings", "Recovery", "Region", "ResourceType", "Schedule", "ScriptLog",
-    "ServerSettings", "Snapshot", "Step", "StoredAnswer", "Target", "TargetVolume", "UsageRecord", "User",
+    "Account", "Actor", "Alert", "ApiKey", "Attempts", "AuditKey", "AuditRecord", "AuditSeal", "Backup", "BackupTally",
+    "CustomTag", "DisableTime", "EmailIdentity", "FileLevelRecoverySettings", "FleetMember", "Job", "LogLine",
+    "Notification", "Policy", "PolicySchedule", "ProxySettings", "Recovery", "Region", "ResourceType", "Schedule",
+    "ScriptLog", "ServerSettings", "Snapshot", "Step", "StoredAnswer", "Target", "TargetVolume", "UsageRecord", "User",
 ]  # fmt: skip

@@ -3,17 +3,34 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-import structlog
 from django.db import models, transaction
 
 from cpm import permissions
 from cpm.lib.secrets import SecretBox, add_key_to_file, load_keys
-from cpm.models import Account, Actor, Job
-
-log = structlog.get_logger(__name__)
+from cpm.models import (
+    Account,
+    Actor,
+    EmailIdentity,
+    FileLevelRecoverySettings,
+    Job,
+    Notification,
+    ProxySettings,
+    ServerSettings,
+)
+from cpm.services import audit, audit_chain, settings
 
 RIGHT = "settings.change"
 BATCH = 500
+# Every column that holds encrypted values. The key of the audit log stands under keys of its own.
+HELD: tuple[tuple[type[models.Model], str], ...] = (
+    (Account, "secret_key"),
+    (EmailIdentity, "secret_key"),
+    (FileLevelRecoverySettings, "secret_key"),
+    (Job, "secret"),
+    (Notification, "secret_key"),
+    (ProxySettings, "password"),
+    (ServerSettings, "activation_key"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,9 +49,13 @@ def rotate(*, actor: Actor, path: Path) -> Rotation:
     """
     permissions.require(actor, RIGHT)
     key_id = add_key_to_file(path)
-    box = SecretBox(load_keys(path))
-    changed = sum(_rotate(model, column, box) for model, column in ((Account, "secret_key"), (Job, "secret")))
-    log.info("field keys rotated", key=key_id, secrets=changed, by=actor.user.pk)
+    keys = load_keys(path)
+    changed = sum(_rotate(model, column, SecretBox(keys)) for model, column in HELD)
+    changed += audit_chain.rewrap_key(keys)
+    text = f"Encryption key {key_id} added; {changed} secrets encrypted again."
+    audit.record(
+        actor, "field_keys.rotated", settings.current(), after={"key": key_id, "secrets": changed}, text=text
+    )
     return Rotation(key_id, changed)
 
 
