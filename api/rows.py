@@ -3,18 +3,23 @@
 Lists of any length are streamed from a server-side cursor in constant memory.
 """
 
-import csv
-import io
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from itertools import chain, islice
-from typing import Any
+from typing import Any, Protocol
 
 from django.db import connections, transaction
-from django.db.models import QuerySet
 
 CHUNK = 2000
-Rows = QuerySet[Any, Any]
+
+
+class Rows(Protocol):
+    """A queryset of texts, or what reads like one."""
+
+    @property
+    def db(self) -> str: ...
+
+    def iterator(self, chunk_size: int) -> Iterator[Any]: ...
 
 
 class JsonArray:
@@ -55,25 +60,3 @@ def cursor_scope(using: str) -> AbstractContextManager[object]:
     Inside a transaction the cursor needs no WITH HOLD, which would copy the whole answer to disk first.
     """
     return nullcontext() if connections[using].in_atomic_block else transaction.atomic(using)
-
-
-def stream_csv(header: list[str], rows: Rows) -> Iterator[str]:
-    """A header line and one line per row of values, from a server-side cursor."""
-    with cursor_scope(rows.db):
-        yield from csv_lines(header, rows.iterator(chunk_size=CHUNK))
-
-
-def csv_lines(header: list[str], rows: Iterable[Iterable[Any]]) -> Iterator[str]:
-    """CSV text by line. Cells that a spreadsheet would run as a formula are made inert."""
-    buffer = io.StringIO()
-    writer = csv.writer(buffer)
-    for row in chain([header], rows):
-        writer.writerow([inert(cell) for cell in row])
-        yield buffer.getvalue()
-        buffer.seek(0)
-        buffer.truncate()
-
-
-def inert(cell: Any) -> Any:
-    """The cell, with an apostrophe before anything that spreadsheets would take for a formula."""
-    return f"'{cell}" if isinstance(cell, str) and cell.startswith(("=", "+", "-", "@", "\t", "\r")) else cell

@@ -11,6 +11,7 @@ urlpatterns = [
     path("", include("api.endpoints.policies")),
     path("", include("api.endpoints.recover")),
     path("", include("api.endpoints.recoveries")),
+    path("", include("api.endpoints.reports")),
     path("", include("api.endpoints.schedules")),
     path("", include("api.endpoints.settings")),
     path("", include("api.endpoints.snapshots")),

@@ -47,6 +47,8 @@ from cpm import features, permissions
 from cpm.features import Feature
 from cpm.lib.errors import NotFound
 from cpm.models import Actor, User
+from cpm.reports.columns import Text
+from cpm.reports.stream import CsvFile
 
 Rows = QuerySet[Any, Any]
 BACKEND = ContractFilterBackend()
@@ -184,7 +186,8 @@ class Records(Endpoint):
         shown = ordered[offset : offset + window.size]
         if offset:
             # Ids first: PostgreSQL would write the JSON of every row that it skips.
-            shown = fields.on(self.model).filter(pk__in=shown.values("pk")).order_by(*self.asked.ordering)
+            shown = self.narrow(fields.on(self.model)).filter(pk__in=shown.values("pk"))
+            shown = shown.order_by(*self.asked.ordering)
         if isinstance(total, int):
             return pagination.page_answer(request, window, total, list(shown))
         pairs = list(shown.annotate(json_total=total).values_list(ROW, "json_total"))
@@ -224,19 +227,23 @@ class LogRecords(Records):
     filename: ClassVar[str] = "log"
 
     def list(self, request: Request, **kwargs: Any) -> HttpResponseBase:
-        if request.accepted_renderer.media_type != CsvRenderer.media_type:
+        if not wants_csv(request):
             return super().list(request, **kwargs)
         fields = self.operation.fields or self.fields
         found = self.scoped(self.narrow(fields.columns(self.model))).order_by(*self.default_ordering)
-        lines = rows.stream_csv(fields.names, found)
-        return csv_file(lines, "-".join([self.filename, *map(str, kwargs.values())]))
+        columns = [Text(name, name) for name in fields.names]
+        return csv_file(CsvFile(columns, found), "-".join([self.filename, *map(str, kwargs.values())]))
+
+
+def wants_csv(request: Request) -> bool:
+    return request.accepted_renderer.media_type == CsvRenderer.media_type
 
 
 def streamed(chunks: Any) -> StreamingHttpResponse:
     return StreamingHttpResponse(chunks, content_type="application/json")
 
 
-def csv_file(lines: Any, name: str) -> StreamingHttpResponse:
+def csv_file(lines: CsvFile, name: str) -> StreamingHttpResponse:
     """A CSV download called `name`.csv."""
     response = StreamingHttpResponse(lines, content_type="text/csv; charset=utf-8")
     response["Content-Disposition"] = f'attachment; filename="{name}.csv"'

@@ -24,6 +24,7 @@ DJANGO_COMMANDS = {
     "keys": "Rotate the keys that encrypt stored secrets.",
     "catalogue": "Rebuild a lost database from the tags of our snapshots.",
     "server": "Restore this server's own database from its backup.",
+    "report": "Check the signature of a usage report.",
     "iam": "Write the IAM policies that CPM needs.",
 }
 _ONLY_HELP = "cpm.only_help"

@@ -31,6 +31,7 @@ from cpm.models import (
     Snapshot,
     Target,
     TargetVolume,
+    UsageRecord,
     User,
 )
 
@@ -161,6 +162,7 @@ OWNER: Mapping[type[models.Model], str] = {
     Snapshot: "backup__user",
     Target: "policy__user",
     TargetVolume: "target__policy__user",
+    UsageRecord: "user",
 }
 
 

@@ -177,6 +177,8 @@ CPM_AWS_ENDPOINT_URL = os.environ.get("CPM_AWS_ENDPOINT_URL", "")
 # Multiplies the call rates of cpm.aws.throttle: above 1 for accounts with raised quotas, or for the simulator.
 CPM_AWS_RATE_FACTOR = float(os.environ.get("CPM_AWS_RATE_FACTOR", "1"))
 CPM_FIELD_KEYS_FILE = os.environ.get("CPM_FIELD_KEYS_FILE", str(DATA_DIR / "secrets" / "field-keys"))
+# Made at first use. Every process that answers reports needs the same one.
+CPM_REPORT_KEYS_FILE = os.environ.get("CPM_REPORT_KEYS_FILE", str(DATA_DIR / "secrets" / "report-keys"))
 CPM_SCRIPTS_DIR = Path(os.environ.get("CPM_SCRIPTS_DIR", str(DATA_DIR / "scripts")))
 # Where the policy cpmdata keeps the server's own data; empty means a region that every account has.
 CPM_SERVER_REGION = os.environ.get("CPM_SERVER_REGION", "")

@@ -1,0 +1,1 @@
+"""Reports: one definition each, and how PostgreSQL writes them as JSON and as CSV."""
