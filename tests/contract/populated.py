@@ -17,6 +17,7 @@ from tests import factories as make
 from tests.simulated_aws import DEFAULT_ACCOUNT, SimulatedAws
 
 REGION = "us-east-1"
+PASSWORD = "correct-horse-battery"  # noqa: S105  # of a server that only tests see
 INSTANCE_DETAILS = {
     "aws_architecture": "x86_64", "aws_disable_api_termination": False, "aws_image_id": "ami-0123456789abcdef0",
     "aws_instance_type": "t3.micro", "aws_ip_address": "10.0.0.5", "aws_kernel_id": "", "aws_key_name": "key",
@@ -50,6 +51,7 @@ def populate(aws: SimulatedAws, owner: User | None = None) -> Server:
     server = Server(owner, make.api_key(owner))
     token = authentication.obtain(server.api_key)
     server.ids |= {"api_key": server.api_key, "refresh": str(token), "access": str(token.access_token)}
+    _people(server)
     _resources(server, aws)
     _accounts_and_policies(server)
     _backups(server)
@@ -57,6 +59,18 @@ def populate(aws: SimulatedAws, owner: User | None = None) -> Server:
     make.log_line("cleanup", None if owner.role == Role.ROOT else owner.pk, "Cleanup is done.")
     server.ids |= {"alert": alert.pk, "region": Region.objects.get(aws_region=REGION).pk, "user": owner.pk}
     return server
+
+
+def _people(server: Server) -> None:
+    """A user who looks after another, and a delegate of the owner, who has a password."""
+    server.owner.set_password(PASSWORD)
+    server.owner.save()
+    other = make.user()
+    other.applied_managed_users.add(make.user(Role.MANAGED))
+    server.ids |= {
+        "other_user": other.pk, "delegate": make.delegate(server.owner).pk, "password": PASSWORD,
+        "owner_name": server.owner.username,
+    }  # fmt: skip
 
 
 def _resources(server: Server, aws: SimulatedAws) -> None:
@@ -87,7 +101,7 @@ def _accounts_and_policies(server: Server) -> None:
         account_number=DEFAULT_ACCOUNT,
         role_name="",
     )
-    dr = make.account(owner, is_dr_account=True)
+    dr = make.account(owner, is_dr_account=True, access_key="AKIADISASTERRECOVERY")
     spare, spare_dr = make.account(owner), make.account(owner, is_dr_account=True)
     schedule = make.schedule(owner, start_date=datetime(2026, 1, 1, 12, tzinfo=UTC))
     disable_time = make.disable_time(schedule)
@@ -127,7 +141,7 @@ def _accounts_and_policies(server: Server) -> None:
 
 def _backups(server: Server) -> None:
     policy = server.ids.pop("_policy")
-    backup, frozen = make.backup(policy), make.backup(policy, is_freezer_item=True, name="kept")
+    backup, frozen = make.backup(policy), make.backup(policy, is_freezer_item=True, name="kept", description="For ever")
     script_log = make.script_log(backup)
     make.log_line("backup", backup.pk)
     details = {

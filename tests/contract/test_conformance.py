@@ -11,6 +11,8 @@ from tests.contract.facts import by_id, operations, promised
 from tests.contract.populated import populate
 from tests.simulated_aws import SimulatedAws
 
+# Without the mark no database is made when this module runs alone.
+pytestmark = pytest.mark.django_db
 CHECKED = [o["id"] for o in operations() if o["id"] in set(promised()) or conformance.implemented(o)]
 
 
