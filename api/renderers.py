@@ -38,3 +38,17 @@ class Bzip2Renderer(JsonRenderer):
 
     media_type = "application/x-bzip2"
     format = "bz2"
+
+
+class PemRenderer(BaseRenderer):
+    """Marks a view that answers a certificate; the view writes it itself."""
+
+    media_type = "application/x-pem-file"
+    format = "pem"
+    charset = None
+    render_style = "binary"
+
+    def render(
+        self, data: Any, accepted_media_type: str | None = None, renderer_context: Any = None
+    ) -> bytes:
+        return JsonRenderer().render(data, accepted_media_type, renderer_context)

@@ -1,33 +1,15 @@
 """The Django application: sets up logging and the AWS gateway once, when Django starts."""
 
-import logging
-import sys
-
-import structlog
 from django.apps import AppConfig
 from django.conf import settings
+from django.utils.module_loading import import_string
 
 from cpm.aws import gateway
 from cpm.aws.throttle import DEFAULT_RATES, Rate
+from cpm.lib import logs
 
-
-def configure_logging() -> None:
-    """One JSON line per event on stderr; values that look like secrets are masked."""
-    logging.basicConfig(format="%(message)s", level=settings.CPM_LOG_LEVEL)
-    structlog.configure(
-        processors=[
-            structlog.contextvars.merge_contextvars,
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
-            *settings.CPM_LOG_PROCESSORS,
-            structlog.processors.JSONRenderer(),
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelName(settings.CPM_LOG_LEVEL)),
-        # Not bound to the stderr of this moment: tests and supervisors replace it. Stdout belongs to commands.
-        logger_factory=lambda *_: structlog.PrintLogger(sys.stderr),
-        cache_logger_on_first_use=False,
-    )
+# By name: services need the models, which are not loaded yet when this module is.
+PROXY_SOURCE = "cpm.services.proxy.in_force"
 
 
 def _rates() -> dict[str, Rate]:
@@ -43,11 +25,13 @@ class CpmConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        configure_logging()
+        logs.configure(settings.CPM_LOG_LEVEL, settings.CPM_LOG_PROCESSORS)
+        every = settings.CPM_FOLLOW_SECONDS
         gateway.configure(
             gateway.GatewayConfig(
                 endpoint_url=settings.CPM_AWS_ENDPOINT_URL or None,
                 redis_url=settings.REDIS_URL,
                 rates=_rates(),
-            )
+            ),
+            gateway.Following(import_string(PROXY_SOURCE), every) if every else None,
         )

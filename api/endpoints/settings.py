@@ -1,6 +1,11 @@
-"""Settings of the server: cleanup and security. `POST` changes them and answers with the new state."""
+"""Settings of the server: cleanup and security, and what all settings share.
 
-from django.db.models import Q
+`POST` changes settings and answers with the new state. Other kinds are in `settings_*.py` beside this file.
+"""
+
+from typing import ClassVar
+
+from django.db.models import Model, Q
 from django.http.response import HttpResponseBase
 from django.urls import path
 from django.utils import timezone
@@ -49,9 +54,10 @@ class SecurityBody(shapes.Body):
 
 
 class Singleton(Records):
-    """The one row of settings, behind the right to read them."""
+    """The one row of a kind of settings, which is made on first use."""
 
-    model, noun = ServerSettings, "settings"
+    model: ClassVar[type[Model]] = ServerSettings
+    noun = "settings"
 
     def scoped(self, queryset: Rows) -> Rows:
         return queryset
@@ -60,7 +66,7 @@ class Singleton(Records):
         # The contract gives these the parameters of lists; they change nothing, but nonsense in them is a 400.
         if window := pagination.window_of(request):
             window.check(1)
-        return self.show(settings.current().pk)
+        return self.show(settings.row(self.model).pk)
 
 
 class CleanupSettings(Singleton):

@@ -8,28 +8,32 @@ be used from any thread. A forked child gets connections of its own.
 import logging
 import os
 import threading
+import time
 from collections import OrderedDict
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import botocore.loaders
 import botocore.session
 from botocore.config import Config
 
-from cpm.aws import credentials
+from cpm.aws import credentials, proxy
 from cpm.aws.client import AwsClient, recording
 from cpm.aws.identity import AssumedRole, Identity, Keys
+from cpm.aws.proxy import Proxy, proxies_for
 from cpm.aws.throttle import Rate, Throttle
 
 __all__ = [
     "AwsClient",
+    "Following",
     "GatewayConfig",
     "account_number",
     "client",
     "configure",
     "recording",
     "regions_enabled",
+    "try_proxy",
 ]
 
 # A region of the partition that every account has; accounts are asked there about themselves and their
@@ -44,7 +48,8 @@ class GatewayConfig:
     ``endpoint_urls`` (by service) goes before ``endpoint_url``; ``{region}`` in either stands for the region.
     With neither, AWS's own endpoints are used, whatever AWS_ENDPOINT_URL and the profile files say.
     ``longest_wait`` bounds how long one call may wait for its turn before it fails as Throttled, and
-    ``attempts`` counts the first.
+    ``attempts`` counts the first. Endpoints on this machine are reached without the proxy unless
+    ``proxy_loopback``.
     """
 
     endpoint_url: str | None = None
@@ -55,7 +60,8 @@ class GatewayConfig:
     read_timeout: float = 60.0
     attempts: int = 4
     longest_wait: float = 10.0
-    proxy: str | None = field(default=None, repr=False)
+    proxy: Proxy | None = None
+    proxy_loopback: bool = False
     user_agent_extra: str = "cpm"
     rates: Mapping[str, Rate] = field(default_factory=dict)
     home_regions: Mapping[str, str] = field(default_factory=lambda: HOME_REGION)
@@ -64,6 +70,14 @@ class GatewayConfig:
     def endpoint(self, service: str, region: str) -> str | None:
         url = self.endpoint_urls.get(service) or self.endpoint_url
         return url.replace("{region}", region) if url else None
+
+
+@dataclass(frozen=True)
+class Following:
+    """Where the proxy in force is found, asked when AWS is called and the last answer is ``every`` seconds old."""
+
+    proxy: Callable[[], Proxy | None]
+    every: float
 
 
 class Gateway:
@@ -112,6 +126,7 @@ class Gateway:
 
     def _connect(self, identity: Identity, service: str, region: str) -> Any:
         config = self.config
+        endpoint = config.endpoint(service, region)
         options = Config(
             # Retries are ours: botocore would repeat a CreateSnapshot whose answer was lost.
             retries={"mode": "standard", "total_max_attempts": 1},
@@ -119,10 +134,9 @@ class Gateway:
             connect_timeout=config.connect_timeout,
             read_timeout=config.read_timeout,
             user_agent_extra=config.user_agent_extra,
-            proxies={"http": config.proxy, "https": config.proxy} if config.proxy else None,
+            proxies=proxies_for(config.proxy, endpoint, loopback_too=config.proxy_loopback),
             ignore_configured_endpoint_urls=True,
         )
-        endpoint = config.endpoint(service, region)
         # Creating clients from one session in several threads at once is not safe in botocore.
         with self._lock:
             return self._session(identity).create_client(
@@ -179,18 +193,36 @@ class _Process:
         self._config: GatewayConfig | None = None
         self._gateway: Gateway | None = None
         self._pid = 0
+        self._following: Following | None = None
+        self._asked = 0.0
 
-    def configure(self, config: GatewayConfig) -> None:
+    def configure(self, config: GatewayConfig, following: "Following | None") -> None:
         with self._lock:
             self._config, self._gateway = config, None
+            self._following, self._asked = following, float("-inf")
+
+    def config(self) -> GatewayConfig:
+        if self._config is None:
+            raise RuntimeError("cpm.aws.gateway.configure() has not been called in this process")
+        return self._config
 
     def gateway(self) -> Gateway:
+        self._follow()
         with self._lock:
-            if self._config is None:
-                raise RuntimeError("cpm.aws.gateway.configure() has not been called in this process")
             if self._gateway is None or self._pid != os.getpid():
-                self._gateway, self._pid = Gateway(self._config), os.getpid()
+                self._gateway, self._pid = Gateway(self.config()), os.getpid()
             return self._gateway
+
+    def _follow(self) -> None:
+        """Takes up a changed proxy. One that cannot be found out fails the call: going without it may be forbidden."""
+        following, now = self._following, time.monotonic()
+        if following is None or now - self._asked < following.every:
+            return
+        proxy = following.proxy()
+        with self._lock:
+            self._asked = now
+            if self._config is not None and self._following is following and proxy != self._config.proxy:
+                self._config, self._gateway = replace(self._config, proxy=proxy), None
 
     def renew_lock(self) -> None:
         self._lock = threading.Lock()
@@ -201,13 +233,16 @@ _process = _Process()
 os.register_at_fork(after_in_child=_process.renew_lock)
 
 
-def configure(config: GatewayConfig) -> None:
-    """Sets how AWS is reached from now on in this process; clients handed out before keep their settings."""
+def configure(config: GatewayConfig, following: Following | None = None) -> None:
+    """Sets how AWS is reached from now on in this process; clients handed out before keep their settings.
+
+    With ``following`` the proxy is not fixed but asked for from time to time.
+    """
     for name in ("botocore", "boto3", "urllib3"):
         # Their debug messages contain signed headers and the credentials that STS answers with.
         logger = logging.getLogger(name)
         logger.setLevel(max(logger.level, logging.WARNING))
-    _process.configure(config)
+    _process.configure(config, following)
 
 
 def client(identity: Identity, service: str, region: str) -> AwsClient:
@@ -226,3 +261,10 @@ def regions_enabled(identity: Identity) -> list[str]:
     gateway = _process.gateway()
     answer = gateway.client(identity, "ec2", gateway.home(identity)).call("DescribeRegions")
     return sorted(str(region["RegionName"]) for region in answer["Regions"])
+
+
+def try_proxy(candidate: Proxy, region: str | None = None) -> None:
+    """Asks STS something through this proxy, whatever is in force. Raises ``ProxyTrouble`` unless AWS answers."""
+    config = _process.config()
+    place = region or config.home_regions.get("aws") or HOME_REGION["aws"]
+    proxy.attempt(candidate, endpoint=config.endpoint("sts", place), region=place)

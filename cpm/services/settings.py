@@ -1,21 +1,23 @@
-"""Settings of this server, which root may change."""
+"""Settings of this server, which root may change. Every kind has one row, made with its defaults on first use."""
 
-from collections import defaultdict
-from typing import TypedDict, Unpack
+from collections.abc import Mapping
+from typing import Any, TypedDict, TypeVar, Unpack
 
-import structlog
-from django.db import transaction
+from django.db import models, transaction
 
 from cpm import permissions
 from cpm.lib.errors import ValidationFailed
 from cpm.lib.names import Problem
 from cpm.lib.states import KeyDetection
 from cpm.models import Actor, ServerSettings
+from cpm.services import audit
 
-log = structlog.get_logger(__name__)
+Row = TypeVar("Row", bound=models.Model)
 
 RIGHT = "settings.change"
+COST_EXPLORER_RIGHT = "cost_explorer.change"
 ONLY_ROW = 1
+A_MONTH = 24 * 31
 
 
 class CleanupFields(TypedDict):
@@ -28,49 +30,88 @@ class CleanupFields(TypedDict):
     days_until_single_ami_rotation: int
 
 
+class CaptureFields(TypedDict, total=False):
+    """Whether VPCs are captured, and every how many hours."""
+
+    capture_vpcs: bool
+    capture_vpcs_interval: int
+
+
+class TagScanFields(TypedDict, total=False):
+    """Whether resources are scanned for tags, every how many hours, and whether volumes may be tagged out."""
+
+    scan_resources: bool
+    tag_scan_interval: int
+    tag_scan_excluded_volumes_enabled: bool
+
+
 # Least and most. A record must outlive its deletion by a day at least, or nobody could see that it was deleted.
 LIMITS = {
-    "cleanup_interval": (1, 24 * 31),
+    "cleanup_interval": (1, A_MONTH),
     "keep_deleted_backup_records": (1, 36_500),
     "keep_user_audit_logs_days": (1, 36_500),
     "keep_resource_control_records": (1, 36_500),
     "days_until_single_ami_rotation": (1, 36_500),
+    "capture_vpcs_interval": (1, A_MONTH),
+    "tag_scan_interval": (1, A_MONTH),
 }
 
 
+def row(model: type[Row]) -> Row:
+    """The one row of a kind of settings."""
+    return model._default_manager.get_or_create(pk=ONLY_ROW)[0]
+
+
 def current() -> ServerSettings:
-    """The settings, made with their defaults on first use."""
-    return ServerSettings.objects.get_or_create(pk=ONLY_ROW)[0]
+    """The settings that are no kind of their own."""
+    return row(ServerSettings)
 
 
-@transaction.atomic
+def locked(actor: Actor, model: type[Row], right: str = RIGHT) -> Row:
+    """The row for a change in this transaction. Raises `PermissionDenied` without the right."""
+    permissions.require(actor, right)
+    row(model)
+    return model._default_manager.select_for_update().get(pk=ONLY_ROW)
+
+
 def change_cleanup(*, actor: Actor, **fields: Unpack[CleanupFields]) -> ServerSettings:
     """New rules for cleanup. Raises `ValidationFailed` for numbers out of range."""
-    row = _locked(actor)
-    problems: dict[str, list[Problem]] = defaultdict(list)
-    for name, value in fields.items():
-        least, most = LIMITS[name]
-        if not least <= int(str(value)) <= most:
-            problems[name].append((f"This must be a number from {least} to {most}.", "invalid"))
-        setattr(row, name, value)
-    if problems:
-        raise ValidationFailed(problems)
-    row.save(update_fields=list(fields))
-    log.info("cleanup settings changed", by=actor.user.pk, **fields)
-    return row
+    return change(actor, "cleanup_settings", fields)
+
+
+def change_security(*, actor: Actor, encryption_key_detection: KeyDetection) -> ServerSettings:
+    """How DR copies of encrypted snapshots find their key."""
+    return change(actor, "security_settings", {"encryption_key_detection": encryption_key_detection})
+
+
+def change_capture(*, actor: Actor, **fields: Unpack[CaptureFields]) -> ServerSettings:
+    """When VPCs are captured. Raises `ValidationFailed` for an interval out of range."""
+    return change(actor, "capture_vpc_settings", fields)
+
+
+def change_tag_scan(*, actor: Actor, **fields: Unpack[TagScanFields]) -> ServerSettings:
+    """When resources are scanned for tags. Raises `ValidationFailed` for an interval out of range."""
+    return change(actor, "tag_scan_settings", fields)
+
+
+def change_cost_explorer(*, actor: Actor, enabled: bool) -> ServerSettings:
+    """Whether costs are asked of AWS; root's delegates may change this one."""
+    return change(actor, "cost_explorer_settings", {"cost_explorer_enabled": enabled}, COST_EXPLORER_RIGHT)
 
 
 @transaction.atomic
-def change_security(*, actor: Actor, encryption_key_detection: KeyDetection) -> ServerSettings:
-    """How DR copies of encrypted snapshots find their key."""
-    row = _locked(actor)
-    row.encryption_key_detection = encryption_key_detection
-    row.save(update_fields=["encryption_key_detection"])
-    log.info("security settings changed", by=actor.user.pk, encryption_key_detection=encryption_key_detection)
-    return row
-
-
-def _locked(actor: Actor) -> ServerSettings:
-    permissions.require(actor, RIGHT)
-    current()
-    return ServerSettings.objects.select_for_update().get(pk=ONLY_ROW)
+def change(actor: Actor, noun: str, fields: Mapping[str, Any], right: str = RIGHT) -> ServerSettings:
+    """Changes the named columns and records it under the noun; others keep their value."""
+    found = locked(actor, ServerSettings, right)
+    before = audit.state_of(found)
+    problems: dict[str, list[Problem]] = {}
+    for name, value in fields.items():
+        least, most = LIMITS.get(name, (value, value))
+        if not least <= value <= most:
+            problems[name] = [(f"This must be a number from {least} to {most}.", "invalid")]
+        setattr(found, name, value)
+    if problems:
+        raise ValidationFailed(problems)
+    found.save(update_fields=list(fields))
+    audit.record(actor, f"{noun}.updated", found, before=before, after=audit.state_of(found))
+    return found
