@@ -196,7 +196,3 @@ CPM_LOG_PROCESSORS = [scrub_secrets]
 CPM_FOLLOW_SECONDS = float(os.environ.get("CPM_FOLLOW_SECONDS", "5"))
 # The certificate (PEM) that clients of this server see, for downloads; `cpm api --certificate` sets it.
 CPM_TLS_CERTIFICATE_FILE = os.environ.get("CPM_TLS_CERTIFICATE_FILE", "")
-# How old a process's view of the settings in the database (proxy, log mode) may become; 0 means that it never looks.
-CPM_FOLLOW_SECONDS = float(os.environ.get("CPM_FOLLOW_SECONDS", "5"))
-# The certificate (PEM) that clients of this server see, for downloads; `cpm api --certificate` sets it.
-CPM_TLS_CERTIFICATE_FILE = os.environ.get("CPM_TLS_CERTIFICATE_FILE", "")
