@@ -4,7 +4,6 @@ import re
 from collections import defaultdict
 from typing import TypedDict, Unpack
 
-import structlog
 from django.db import transaction
 
 from cpm import features, permissions
@@ -14,10 +13,8 @@ from cpm.flows.identities import encrypt_secret
 from cpm.lib.errors import InUse, LimitExceeded, ValidationFailed
 from cpm.lib.names import Problem, name_problems
 from cpm.lib.states import Authentication
-from cpm.models import Account, Actor, User
-from cpm.services import regions, scope
-
-log = structlog.get_logger(__name__)
+from cpm.models import Account, Actor, EmailIdentity, User
+from cpm.services import audit, regions, scope
 
 RIGHT = "accounts.change"
 SERVER_ROLE_RIGHT = "accounts.use_server_role"
@@ -75,7 +72,7 @@ def create(
     _apply(actor, account, fields)
     with scope.name_is_unique("account", "account_name_of_user"):
         account.save()
-    log.info("account created", account=account.pk, kind=_kind(account), by=actor.user.pk)
+    audit.record(actor, "account.created", account, after=audit.state_of(account))
     return account
 
 
@@ -90,6 +87,7 @@ def update(
 ) -> Account:
     """Changes what is given. Owner and kind of an account never change. Raises what `create` raises."""
     row = scope.locked(actor, RIGHT, account, "account")
+    was = audit.state_of(row)
     if row.authentication == Authentication.SERVER_ROLE:
         permissions.require(actor, SERVER_ROLE_RIGHT)
     row.name = row.name if name is None else name
@@ -97,7 +95,7 @@ def update(
     _apply(actor, row, fields)
     with scope.name_is_unique("account", "account_name_of_user"):
         row.save()
-    log.info("account changed", account=row.pk, by=actor.user.pk)
+    audit.record(actor, "account.updated", row, before=was, after=audit.state_of(row))
     return row
 
 
@@ -110,14 +108,13 @@ def delete(*, actor: Actor, account: Account) -> None:
         f"DR of policy {name}" for name in row.dr_policies.order_by("name").values_list("name", flat=True)
     ]
     users += [f"account {name}" for name in row.assumed_by.order_by("name").values_list("name", flat=True)]
+    names = row.notifications.order_by("user__username").values_list("user__username", flat=True)
+    users += [f"notification settings of {name}" for name in names]
+    users += ["the e-mail identity"] if EmailIdentity.objects.filter(account=row).exists() else []
     if users:
         raise InUse("account", users)
+    audit.record(actor, "account.deleted", row, before=audit.state_of(row))
     row.delete()
-    log.info("account deleted", account=account.pk, by=actor.user.pk)
-
-
-def _kind(account: Account) -> str:
-    return "dr" if account.is_dr_account else "backup"
 
 
 def _check_limit(owner: User) -> None:
@@ -175,19 +172,20 @@ def _problems(account: Account) -> Problems:
     if account.account_number and not _ACCOUNT_NUMBER.fullmatch(account.account_number):
         problems["account_number"].append(("An AWS account number has 12 digits.", "invalid"))
     if account.authentication == Authentication.KEYS:
-        _check_keys(account, problems)
+        check_keys(account.access_key, account.secret_key, "aws", problems)
     elif account.authentication == Authentication.ASSUME_ROLE:
         _check_role(account, problems)
     return problems
 
 
-def _check_keys(account: Account, problems: Problems) -> None:
-    if not account.access_key:
-        problems["aws_access_key"].append(("Access by keys needs the access key.", "required"))
-    elif not _ACCESS_KEY.fullmatch(account.access_key):
-        problems["aws_access_key"].append(("An access key is 16 to 128 letters and digits.", "invalid"))
-    if not account.secret_key:
-        problems["aws_secret_key"].append(
+def check_keys(access_key: str, secret_key: str, prefix: str, problems: Problems) -> None:
+    """Adds what is wrong with a pair of keys to the problems of the fields `{prefix}_access_key`, `{prefix}_secret_key`."""
+    if not access_key:
+        problems[f"{prefix}_access_key"].append(("Access by keys needs the access key.", "required"))
+    elif not _ACCESS_KEY.fullmatch(access_key):
+        problems[f"{prefix}_access_key"].append(("An access key is 16 to 128 letters and digits.", "invalid"))
+    if not secret_key:
+        problems[f"{prefix}_secret_key"].append(
             ("Access by keys needs the secret key of this access key.", "required")
         )
 

@@ -138,7 +138,9 @@ def _shown(name: str, value: Any) -> Any:
 
 def _sentence(event_type: str, subject: models.Model, old: State, new: State) -> str:
     noun, _, verb = event_type.partition(".")
-    what = f"{noun.replace('_', ' ').capitalize()} {_named(subject)}"
+    what = noun.replace("_", " ").capitalize()
+    if not noun.endswith("settings"):
+        what += f" {_named(subject)}"
     if verb != "updated":
         return f"{what} {VERBS.get(verb, verb.replace('_', ' '))}."
     changes = [_change(name, old.get(name), new.get(name)) for name in {**old, **new}]

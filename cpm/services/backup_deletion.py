@@ -12,6 +12,7 @@ from cpm.lib.errors import PreconditionFailed
 from cpm.lib.states import BACKUP_RUNNING, DrStatus, RecoveryStatus, SnapshotKind, SnapshotStatus
 from cpm.models import Account, Actor, Backup, Policy, Snapshot
 from cpm.permissions import require
+from cpm.services import audit
 
 
 def delete_snapshots(*, actor: Actor, backup: Backup) -> None:
@@ -21,7 +22,10 @@ def delete_snapshots(*, actor: Actor, backup: Backup) -> None:
     """
     require(actor, "backups.change")
     _refuse_busy([backup])
-    _request([backup])
+    with transaction.atomic():
+        _request([backup])
+        text = f"Snapshots of backup {backup.pk} of policy “{backup.policy_name}” deleted."
+        audit.record(actor, "backup.snapshots_deleted", backup, text=text)
 
 
 def delete_snapshot(*, actor: Actor, snapshot: Snapshot) -> None:
@@ -45,6 +49,8 @@ def delete_snapshot(*, actor: Actor, snapshot: Snapshot) -> None:
         queue.create_jobs(
             [deletion.job(snapshot.backup, rows, keep_needed=not initial)], engine_queues=QUEUES
         )
+        text = f"Snapshot {snapshot.aws_id or snapshot.pk} of {snapshot.source_id} deleted."
+        audit.record(actor, "snapshot.deleted", snapshot, text=text)
 
 
 def delete_policy_snapshots(*, actor: Actor, policy: Policy, native_only: bool = True) -> None:
@@ -53,29 +59,41 @@ def delete_policy_snapshots(*, actor: Actor, policy: Policy, native_only: bool =
     `native_only` leaves copies in S3 alone. Raises PreconditionFailed while something of the policy is in use.
     """
     require(actor, "policies.change")
-    _delete_all(Backup.objects.filter(policy=policy, is_freezer_item=False, deleted_at=None))
+    with transaction.atomic():
+        count = _delete_all(Backup.objects.filter(policy=policy, is_freezer_item=False, deleted_at=None))
+        text = f"Snapshots of all backups of policy “{policy.name}” deleted: {count} backups."
+        audit.record(actor, "policy.snapshots_deleted", policy, before={"backups": count}, text=text)
 
 
 def delete_account_snapshots(*, actor: Actor, account: Account) -> None:
     """Delete every snapshot that CPM keeps for an account: as source of backups, or as holder of DR copies."""
     require(actor, "accounts.change")
-    if not account.is_dr_account:
-        _delete_all(Backup.objects.filter(account=account, is_freezer_item=False, deleted_at=None))
-        return
-    rows = Snapshot.objects.filter(account=account).exclude(status=SnapshotStatus.DELETED)
     with transaction.atomic():
-        by_backup: dict[int, list[int]] = {}
-        for row, backup_id in rows.values_list("pk", "backup_id"):
-            by_backup.setdefault(backup_id, []).append(row)
-        backups = Backup.objects.filter(pk__in=by_backup, is_freezer_item=False)
-        _refuse_busy(backups)
-        queue.create_jobs([deletion.job(b, by_backup[b.pk]) for b in backups], engine_queues=QUEUES)
+        if account.is_dr_account:
+            count = _delete_copies(account)
+        else:
+            count = _delete_all(Backup.objects.filter(account=account, is_freezer_item=False, deleted_at=None))
+        text = f"All snapshots of account “{account.name}” deleted: of {count} backups."
+        audit.record(actor, "account.snapshots_deleted", account, before={"backups": count}, text=text)
 
 
-def _delete_all(backups: QuerySet[Backup]) -> None:
+def _delete_copies(account: Account) -> int:
+    """Delete what a DR account holds; says of how many backups."""
+    rows = Snapshot.objects.filter(account=account).exclude(status=SnapshotStatus.DELETED)
+    by_backup: dict[int, list[int]] = {}
+    for row, backup_id in rows.values_list("pk", "backup_id"):
+        by_backup.setdefault(backup_id, []).append(row)
+    backups = list(Backup.objects.filter(pk__in=by_backup, is_freezer_item=False))
+    _refuse_busy(backups)
+    queue.create_jobs([deletion.job(b, by_backup[b.pk]) for b in backups], engine_queues=QUEUES)
+    return len(backups)
+
+
+def _delete_all(backups: QuerySet[Backup]) -> int:
     chosen = list(backups)
     _refuse_busy(chosen)
     _request(chosen)
+    return len(chosen)
 
 
 def _request(backups: Sequence[Backup]) -> None:

@@ -16,6 +16,7 @@ from cpm.lib.states import BACKUP_RUNNING
 from cpm.models import Actor, Backup, Job, Policy, bulk
 from cpm.models.base import new_ids
 from cpm.permissions import require
+from cpm.services import audit
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +43,9 @@ def start(*, actor: Actor, policy: Policy, now: datetime) -> Backup:
             raise PreconditionFailed(
                 "backup_running", f"A backup of policy {policy.name} is running. Wait for it, or abort it."
             )
-        return start_many(runs=[Run(policy)], now=now)[0]
+        backup = start_many(runs=[Run(policy)], now=now)[0]
+        audit.record(actor, "backup.started", backup, text=f"Backup {backup.pk} of policy “{policy.name}” started.")
+        return backup
 
 
 def start_many(*, runs: Sequence[Run], now: datetime) -> list[Backup]:
@@ -86,6 +89,9 @@ def abort(*, actor: Actor, backup: Backup) -> None:
     jobs = Job.objects.filter(
         subject_type=backup_flow.SUBJECT, subject_id=backup.pk, kind__in=[backup_flow.KIND, dr_copy.KIND]
     ).exclude(state__in=FINAL_JOB_STATES)
-    stopped = [queue.request_abort(job.pk) for job in jobs]
-    if not any(stopped):
-        raise PreconditionFailed("not_running", "Nothing of this backup is running.")
+    with transaction.atomic():
+        stopped = [queue.request_abort(job.pk) for job in jobs]
+        if not any(stopped):
+            raise PreconditionFailed("not_running", "Nothing of this backup is running.")
+        text = f"Backup {backup.pk} of policy “{backup.policy_name}” asked to stop."
+        audit.record(actor, "backup.aborted", backup, text=text)

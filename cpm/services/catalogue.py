@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from uuid import UUID
 
-import structlog
 from django.db import connection, models, transaction
 
 from cpm import permissions
@@ -23,9 +22,7 @@ from cpm.lib.errors import PreconditionFailed, ValidationFailed
 from cpm.lib.names import SERVER_DATA, name_problems
 from cpm.lib.states import Role
 from cpm.models import Account, Actor, Backup, Policy, ServerSettings, Step
-from cpm.services import catalogue_records, policies
-
-log = structlog.get_logger(__name__)
+from cpm.services import audit, catalogue_records, policies
 
 RIGHT = "settings.change"
 SESSION = "cpm-catalogue"
@@ -69,7 +66,12 @@ def rebuild(
         for model, key in ((Backup, tags.BACKUP), (Policy, tags.POLICY_ID), (Step, tags.STEP)):
             _skip_ids(model, catalogue_scan.highest(found, key))
         _record(account, found, result, now)
-    log.info("catalogue rebuilt", account=account.pk, found=result.found, made=result.snapshots, by=actor.user.pk)
+        made = {"policies": result.policies, "backups": result.backups, "snapshots": result.snapshots}
+        text = (
+            f"Catalogue of account “{account.name}” rebuilt from AWS: {result.policies} policies, {result.backups}"
+            f" backups, {result.snapshots} snapshots."
+        )
+        audit.record(actor, "catalogue.rebuilt", account, after={**made, "server_id": wanted}, text=text)
     return result
 
 

@@ -7,6 +7,7 @@ from django.db import transaction
 from cpm.flows import retention
 from cpm.models import Actor, Job
 from cpm.permissions import require
+from cpm.services import audit
 
 
 def run(*, actor: Actor | None, now: datetime) -> Job:
@@ -14,4 +15,7 @@ def run(*, actor: Actor | None, now: datetime) -> Job:
     if actor is not None:
         require(actor, "settings.change")
     with transaction.atomic():
-        return retention.request(now=now)
+        job = retention.request(now=now)
+        if actor is not None:
+            audit.record(actor, "cleanup.started", job, text="Cleanup of all policies started.")
+        return job

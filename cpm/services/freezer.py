@@ -9,6 +9,7 @@ from cpm.lib.errors import NotFound, PreconditionFailed, ValidationFailed
 from cpm.lib.states import BACKUP_WITH_SNAPSHOTS
 from cpm.models import Actor, Backup
 from cpm.permissions import require
+from cpm.services import audit
 
 LONGEST_NAME = 255
 
@@ -22,6 +23,7 @@ def can_freeze(backup: Backup) -> bool:
     )
 
 
+@transaction.atomic
 def freeze(*, actor: Actor, backup: Backup, name: str, description: str) -> Backup:
     """Move a backup to the freezer under a new name. Cleanup ignores it from now on.
 
@@ -39,16 +41,21 @@ def freeze(*, actor: Actor, backup: Backup, name: str, description: str) -> Back
     if not changed:
         raise PreconditionFailed("cannot_freeze", "The backup is being deleted.")
     backup.refresh_from_db()
+    text = f"Backup {backup.pk} of policy “{backup.policy_name}” moved to the freezer as “{name}”."
+    audit.record(actor, "backup.frozen", backup, after={"name": name, "description": description}, text=text)
     return backup
 
 
+@transaction.atomic
 def update(*, actor: Actor, backup: Backup, name: str, description: str) -> Backup:
     """Rename a frozen backup. Raises NotFound for one that is not frozen."""
     require(actor, "backups.change")
     _frozen(backup)
     _check(name)
+    was = audit.state_of(backup)
     Backup.objects.filter(pk=backup.pk).update(name=name, description=description)
     backup.refresh_from_db()
+    audit.record(actor, "frozen_backup.updated", backup, before=was, after=audit.state_of(backup))
     return backup
 
 
@@ -61,6 +68,7 @@ def delete(*, actor: Actor, backup: Backup) -> None:
     with transaction.atomic():
         Backup.objects.filter(pk=backup.pk).update(is_freezer_item=False, marked_for_deletion=True)
         queue.create_jobs([deletion.job(backup)], engine_queues=QUEUES)
+        audit.record(actor, "frozen_backup.deleted", backup, before={"name": backup.name})
 
 
 def _frozen(backup: Backup) -> None:

@@ -1,6 +1,6 @@
 """Jobs as their owners see them: stopping one, and giving a failed one another try."""
 
-import structlog
+from django.db import transaction
 from django.db.models import Q, QuerySet
 
 from cpm import permissions
@@ -8,8 +8,7 @@ from cpm.jobs import queue
 from cpm.lib.errors import NotFound, PreconditionFailed
 from cpm.lib.states import Role
 from cpm.models import Actor, Job, User
-
-log = structlog.get_logger(__name__)
+from cpm.services import audit
 
 RIGHT = "backups.change"
 
@@ -20,14 +19,16 @@ def visible(user: User) -> QuerySet[Job]:
     return Job.objects.filter(mine | Q(user=None) if user.environment.role == Role.ROOT else mine)
 
 
+@transaction.atomic
 def abort(*, actor: Actor, job: Job) -> None:
     """Ask a job to stop at its next boundary; what it has made is removed. Raises PreconditionFailed if it is over."""
     _require(actor, job)
     if not queue.request_abort(job.pk):
         raise PreconditionFailed("not_running", f"Job {job.pk} is over, or has been asked to stop before.")
-    log.info("job abort requested", job=job.pk, by=actor.user.pk)
+    audit.record(actor, "job.aborted", job, text=f"Job {job.pk} ({job.kind}) asked to stop.")
 
 
+@transaction.atomic
 def retry(*, actor: Actor, job: Job) -> int:
     """Run the failed steps of a failed job again; returns how many. Raises PreconditionFailed for any other job."""
     _require(actor, job)
@@ -36,7 +37,8 @@ def retry(*, actor: Actor, job: Job) -> int:
         raise PreconditionFailed(
             "not_failed", f"Job {job.pk} has not failed; only a failed job can be tried again."
         )
-    log.info("job tried again", job=job.pk, steps=steps, by=actor.user.pk)
+    text = f"Job {job.pk} ({job.kind}) tried again: {steps} steps."
+    audit.record(actor, "job.retried", job, text=text)
     return steps
 
 

@@ -5,7 +5,6 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import TypedDict, Unpack
 
-import structlog
 from django.db import transaction
 
 from cpm import features, permissions
@@ -14,9 +13,7 @@ from cpm.lib.errors import NotFound, ValidationFailed
 from cpm.lib.names import SERVER_DATA, Problem, name_problems
 from cpm.lib.states import AutoRemove, ConsideredSuccessful
 from cpm.models import Account, Actor, CustomTag, Policy, PolicySchedule, Schedule
-from cpm.services import backup_deletion, regions, run_times, scope
-
-log = structlog.get_logger(__name__)
+from cpm.services import audit, backup_deletion, regions, run_times, scope
 
 RIGHT = "policies.change"
 SERVER_DATA_RIGHT = "policies.protect_server"
@@ -91,7 +88,7 @@ def create(*, actor: Actor, account: int, name: str, now: datetime, **fields: Un
         permissions.require(actor, SERVER_DATA_RIGHT)
     policy = Policy(user=found.user, account=found, name=name)
     _save(policy, fields, now)
-    log.info("policy created", policy=policy.pk, by=actor.user.pk)
+    audit.record(actor, "policy.created", policy, after=_state(policy))
     return policy
 
 
@@ -101,6 +98,7 @@ def update(
 ) -> Policy:
     """Changes what is given. Owner and account of a policy never change. Raises what `create` raises."""
     row = scope.locked(actor, RIGHT, policy, "policy")
+    was = _state(row)
     if name is not None and name != row.name:
         if SERVER_DATA in {name, row.name}:
             raise ValidationFailed.one(
@@ -108,7 +106,7 @@ def update(
             )
         row.name = name
     _save(row, fields, now)
-    log.info("policy changed", policy=row.pk, by=actor.user.pk)
+    audit.record(actor, "policy.updated", row, before=was, after=_state(row))
     return row
 
 
@@ -121,19 +119,20 @@ def delete(*, actor: Actor, policy: Policy) -> None:
     """
     row = scope.locked(actor, RIGHT, policy, "policy")
     backup_deletion.delete_policy_snapshots(actor=actor, policy=row, native_only=False)
+    audit.record(actor, "policy.deleted", row, before=_state(row))
     row.delete()
-    log.info("policy deleted", policy=policy.pk, by=actor.user.pk)
 
 
 @transaction.atomic
 def set_options(*, actor: Actor, policy: Policy, **options: Unpack[Options]) -> Policy:
     """Changes the options that are given. The policy for the server's own data has none: `NotFound`."""
     row = with_options(scope.locked(actor, RIGHT, policy, "policy"))
+    was = _state(row)
     for name, value in options.items():
         setattr(row, name, value)
     _raise(_number_problems(row))
     row.save()
-    log.info("policy options changed", policy=row.pk, by=actor.user.pk)
+    audit.record(actor, "policy.updated", row, before=was, after=_state(row))
     return row
 
 
@@ -152,6 +151,7 @@ def set_dr(*, actor: Actor, policy: Policy, **options: Unpack[DrOptions]) -> Pol
     for a DR account on a server without cross-account DR.
     """
     row = scope.locked(actor, RIGHT, policy, "policy")
+    was = _state(row)
     if options.get("dr_account") is not None:
         features.require(Feature.CROSS_ACCOUNT)
     for name in ("dr_regions", "dr_account_regions"):
@@ -163,7 +163,7 @@ def set_dr(*, actor: Actor, policy: Policy, **options: Unpack[DrOptions]) -> Pol
     row.dr_account = None if account is None else _dr_account(row, account)
     _raise(_dr_problems(row))
     row.save()
-    log.info("policy dr changed", policy=row.pk, enabled=row.dr_enabled, by=actor.user.pk)
+    audit.record(actor, "policy.updated", row, before=was, after=_state(row))
     return row
 
 
@@ -181,22 +181,31 @@ def add_custom_tag(
     row = scope.locked(actor, RIGHT, policy, "policy")
     if not tag_name.strip():
         raise ValidationFailed.one("tag_name", "A tag needs a name.", "blank")
-    return CustomTag.objects.create(
+    tag = CustomTag.objects.create(
         policy=row,
         tag_name=tag_name,
         tag_value=tag_value,
         name_is_prefix=name_is_prefix,
         value_is_prefix=value_is_prefix,
     )
+    audit.record(actor, "custom_tag.created", tag, after=audit.state_of(tag))
+    return tag
 
 
 @transaction.atomic
 def delete_custom_tag(*, actor: Actor, tag: CustomTag) -> None:
     """The tag brings nothing more under the policy; what it has brought stays."""
     policy = scope.locked(actor, RIGHT, tag.policy, "policy")
-    removed, _ = policy.custom_tags.filter(pk=tag.pk).delete()
-    if not removed:
+    row = policy.custom_tags.filter(pk=tag.pk).first()
+    if row is None:
         raise NotFound("custom tag", tag.pk)
+    audit.record(actor, "custom_tag.deleted", row, before=audit.state_of(row))
+    row.delete()
+
+
+def _state(policy: Policy) -> audit.State:
+    schedules = policy.policy_schedules.order_by("schedule").values_list("schedule", flat=True)
+    return audit.state_of(policy, schedules=list(schedules))
 
 
 def _save(policy: Policy, fields: PolicyFields, now: datetime) -> None:

@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-import structlog
 from django.db import transaction
 
 from cpm import permissions
@@ -15,9 +14,7 @@ from cpm.jobs import queue
 from cpm.lib.errors import PreconditionFailed, ValidationFailed
 from cpm.lib.states import RecoveryStatus, RecoveryType, SnapshotKind
 from cpm.models import Actor, Job, Recovery, Snapshot
-from cpm.services import recovery_checks, scope
-
-log = structlog.get_logger(__name__)
+from cpm.services import audit, recovery_checks, scope
 
 START, DELETE = "recoveries.start", "recoveries.delete"
 DR_KINDS = frozenset({SnapshotKind.DR_VOLUME, SnapshotKind.DR_INSTANCE})
@@ -72,8 +69,10 @@ def abort(*, actor: Actor, recovery: Recovery) -> None:
     """Stop a running recovery; what it has made is removed. Raises PreconditionFailed if it is over."""
     permissions.require(actor, START)
     job = Job.objects.filter(kind=recover.KIND, subject_type=recover.SUBJECT, subject_id=recovery.pk).first()
-    if job is None or not queue.request_abort(job.pk):
-        raise PreconditionFailed("not_running", "The recovery is not running.")
+    with transaction.atomic():
+        if job is None or not queue.request_abort(job.pk):
+            raise PreconditionFailed("not_running", "The recovery is not running.")
+        audit.record(actor, "recovery.aborted", recovery, text=f"Recovery {recovery.pk} asked to stop.")
 
 
 def delete(*, actor: Actor, recovery: Recovery) -> None:
@@ -82,6 +81,7 @@ def delete(*, actor: Actor, recovery: Recovery) -> None:
         row = scope.locked(actor, DELETE, recovery, "recovery")
         if row.status == RecoveryStatus.IN_PROGRESS:
             raise PreconditionFailed("recovery_running", "The recovery is running; its record is still needed.")
+        audit.record(actor, "recovery.deleted", row, before=audit.state_of(row))
         row.delete()
 
 
@@ -115,7 +115,14 @@ def _start(
             frozen_item_name=backup.name if backup.is_freezer_item else "",
         )
         queue.create_jobs([recover.job(recovery, secret=secret)], engine_queues=recover.QUEUES)
-    log.info("recovery started", recovery=recovery.pk, snapshot=snapshot.pk, user=actor.user.pk)
+        what = f"{snapshot.source_id} from backup {backup.pk} of policy “{backup.policy_name}”"
+        audit.record(
+            actor,
+            "recovery.started",
+            recovery,
+            after=audit.state_of(recovery),
+            text=f"Recovery {recovery.pk} of {what} started.",
+        )
     return recovery
 
 

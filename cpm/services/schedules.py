@@ -14,7 +14,7 @@ from cpm.lib.names import Problem, name_problems
 from cpm.lib.states import ScheduleUnit, Weekday
 from cpm.models import Actor, DisableTime, Schedule
 from cpm.scheduler import recurrence
-from cpm.services import run_times, scope
+from cpm.services import audit, run_times, scope
 
 log = structlog.get_logger(__name__)
 
@@ -66,7 +66,7 @@ def create(
     owner = scope.owner(actor, RIGHT, user)
     schedule = Schedule(user=owner, name=name, every_how_many=every_how_many, start_date=now)
     _save(schedule, fields, now)
-    log.info("schedule created", schedule=schedule.pk, by=actor.user.pk)
+    audit.record(actor, "schedule.created", schedule, after=_state(schedule))
     return schedule
 
 
@@ -82,11 +82,12 @@ def update(
 ) -> Schedule:
     """Changes what is given and recomputes the next runs of all policies that have the schedule."""
     row = scope.locked(actor, RIGHT, schedule, "schedule")
+    was = _state(row)
     row.name = row.name if name is None else name
     row.every_how_many = row.every_how_many if every_how_many is None else every_how_many
     _save(row, fields, now)
     run_times.refresh_schedule(row, now=now)
-    log.info("schedule changed", schedule=row.pk, by=actor.user.pk)
+    audit.record(actor, "schedule.updated", row, before=was, after=_state(row))
     return row
 
 
@@ -94,9 +95,9 @@ def update(
 def delete(*, actor: Actor, schedule: Schedule) -> None:
     """Removes the schedule, also from the policies that have it; they lose these runs."""
     row = scope.locked(actor, RIGHT, schedule, "schedule")
-    policies = row.policy_schedules.count()
+    policies = list(row.policy_schedules.order_by("policy").values_list("policy", flat=True))
+    audit.record(actor, "schedule.deleted", row, before={**_state(row), "policies": policies})
     row.delete()
-    log.info("schedule deleted", schedule=schedule.pk, policies=policies, by=actor.user.pk)
 
 
 @transaction.atomic
@@ -108,6 +109,8 @@ def add_disable_time(
     if row.disable_times.count() >= MOST_DISABLE_TIMES:
         raise ValidationFailed.one(NON_FIELD, f"A schedule has at most {MOST_DISABLE_TIMES} disable times.")
     added = DisableTime.objects.create(schedule=row, **window)
+    text = f"Schedule “{row.name}” pauses {_span(added)}."
+    audit.record(actor, "disable_time.created", added, after=audit.state_of(added), text=text)
     _changed(row, now)
     return added
 
@@ -116,10 +119,22 @@ def add_disable_time(
 def delete_disable_time(*, actor: Actor, disable_time: DisableTime, now: datetime) -> None:
     """One time without runs less."""
     schedule = scope.locked(actor, RIGHT, disable_time.schedule, "schedule")
-    removed, _ = schedule.disable_times.filter(pk=disable_time.pk).delete()
-    if not removed:
+    row = schedule.disable_times.filter(pk=disable_time.pk).first()
+    if row is None:
         raise NotFound("disable time", disable_time.pk)
+    text = f"Schedule “{schedule.name}” no longer pauses {_span(row)}."
+    audit.record(actor, "disable_time.deleted", row, before=audit.state_of(row), text=text)
+    row.delete()
     _changed(schedule, now)
+
+
+def _state(schedule: Schedule) -> audit.State:
+    windows = schedule.disable_times.order_by("id").values("day", "start_time", "end_time")
+    return audit.state_of(schedule, disable_times=list(windows))
+
+
+def _span(window: DisableTime) -> str:
+    return f"{window.start_time:%H:%M} to {window.end_time:%H:%M} ({Weekday(window.day).label})"
 
 
 def _changed(schedule: Schedule, now: datetime) -> None:

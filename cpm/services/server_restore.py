@@ -15,6 +15,9 @@ from cpm.aws.identity import Identity
 from cpm.flows import server_dump, server_snapshot
 from cpm.flows.server_dump import BadDump, Dump, Reader
 from cpm.lib.errors import PreconditionFailed
+from cpm.lib.states import Role
+from cpm.models import Actor, User
+from cpm.services import audit, settings
 
 log = structlog.get_logger(__name__)
 
@@ -22,6 +25,7 @@ log = structlog.get_logger(__name__)
 IN_USE = ("cpm_account", "cpm_policy", "cpm_schedule", "cpm_backup", "cpm_job", "cpm_recovery")
 # What the lost server did after the dump has ids that tags in AWS may name: they are not given out again.
 RESERVED_IDS = {"cpm_backup": 100_000, "cpm_policy": 100_000, "cpm_step": 1_000_000, "cpm_recovery": 100_000}
+SOURCE = "cpm command"
 STOPPED = "Interrupted: the server was restored from a backup of its database that was made meanwhile."
 
 # Work that was going on is over: carrying it on from a state of then would do in AWS what was done already.
@@ -67,8 +71,19 @@ def restore(*, stream: IO[bytes], tick: Callable[[], None]) -> Dump:
             # After COMMIT this changes nothing but a warning of the server.
             if raw.info.transaction_status != psycopg.pq.TransactionStatus.IDLE:
                 raw.execute("ROLLBACK")
-    log.info("server restored", server=dump.server_id, of=dump.created, rows=sum(dump.rows.values()))
+    _record(dump)
     return dump
+
+
+def _record(dump: Dump) -> None:
+    """The restored log says that it was restored; whoever holds the database acts as its root."""
+    rows = sum(dump.rows.values())
+    log.info("server restored", server=dump.server_id, of=dump.created, rows=rows)
+    root = User.objects.filter(role=Role.ROOT).first()
+    if root is not None:
+        text = f"The server's database was restored from its backup of {dump.created}: {rows} rows."
+        after = {"server_id": dump.server_id, "created": dump.created, "rows": rows}
+        audit.record(Actor.of(root, source=SOURCE), "server.restored", settings.current(), after=after, text=text)
 
 
 def _check(raw: psycopg.Connection[Any], reader: Reader) -> None:

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import TypedDict, Unpack
 
-import structlog
 from django.db import IntegrityError, transaction
 
 from cpm import permissions
@@ -18,9 +17,7 @@ from cpm.lib.states import AmiOption, WhichVolumes
 from cpm.models import Account, Actor, Policy, Target, TargetVolume
 from cpm.resources.base import Described, ResourceType
 from cpm.resources.registry import BY_KEY
-from cpm.services import regions, scope, target_limits
-
-log = structlog.get_logger(__name__)
+from cpm.services import audit, regions, scope, target_limits
 
 RIGHT = "policies.change"
 INSTANCES, VOLUMES = "instances", "volumes"
@@ -78,9 +75,10 @@ def add_instance(
 def update_instance(*, actor: Actor, target: Target, **options: Unpack[InstanceOptions]) -> Target:
     """Changes the options that are given. Raises `ValidationFailed`, `NotFound`."""
     row = scope.locked(actor, RIGHT, target, BY_KEY[INSTANCES].noun)
+    was = audit.state_of(row)
     _apply(row, options)
     row.save()
-    log.info("target changed", target=row.pk, by=actor.user.pk)
+    audit.record(actor, "target.updated", row, before=was, after=audit.state_of(row))
     return row
 
 
@@ -94,8 +92,9 @@ def add_volume(*, actor: Actor, policy: Policy, region: str, resource_id: str, n
 def remove(*, actor: Actor, target: Target) -> None:
     """Takes the resource out of the policy. Its snapshots stay until retention removes them."""
     row = scope.locked(actor, RIGHT, target, BY_KEY[target.resource_type].noun)
+    text = f"{row.aws_resource_id} removed from policy “{row.policy.name}”."
+    audit.record(actor, "target.deleted", row, before=audit.state_of(row), text=text)
     row.delete()
-    log.info("target removed", target=target.pk, policy=target.policy_id, by=actor.user.pk)
 
 
 def add_instance_volume(*, actor: Actor, target: Target, resource_id: str) -> TargetVolume:
@@ -111,7 +110,10 @@ def add_instance_volume(*, actor: Actor, target: Target, resource_id: str) -> Ta
         with transaction.atomic():
             row = scope.locked(actor, RIGHT, target, BY_KEY[INSTANCES].noun)
             details = {**found.details, "name": found.name}
-            return TargetVolume.objects.create(target=row, aws_resource_id=found.id, details=details)
+            volume = TargetVolume.objects.create(target=row, aws_resource_id=found.id, details=details)
+            text = f"{volume.aws_resource_id} selected for {row.aws_resource_id} in policy “{row.policy.name}”."
+            audit.record(actor, "target_volume.created", volume, after=audit.state_of(volume), text=text)
+            return volume
     except IntegrityError as error:
         message = f"{resource_id} is selected for this instance already."
         raise Conflict("unique", message, field="aws_resource_id") from error
@@ -121,9 +123,12 @@ def add_instance_volume(*, actor: Actor, target: Target, resource_id: str) -> Ta
 def remove_instance_volume(*, actor: Actor, volume: TargetVolume) -> None:
     """Takes the volume out of the selection."""
     target = scope.locked(actor, RIGHT, volume.target, BY_KEY[INSTANCES].noun)
-    removed, _ = target.volumes.filter(pk=volume.pk).delete()
-    if not removed:
+    row = target.volumes.filter(pk=volume.pk).first()
+    if row is None:
         raise NotFound("volume", volume.pk)
+    text = f"{row.aws_resource_id} no longer selected for {target.aws_resource_id} in policy “{target.policy.name}”."
+    audit.record(actor, "target_volume.deleted", row, before=audit.state_of(row), text=text)
+    row.delete()
 
 
 def _described(actor: Actor, policy: Policy, kind: ResourceType, region: str, resource_id: str) -> Described:
@@ -176,10 +181,11 @@ def _add(actor: Actor, target: Target) -> Target:
             policy = scope.locked(actor, RIGHT, target.policy, "policy")
             target_limits.check(policy.user_id, target)
             target.save(force_insert=True)
+            text = f"{target.aws_resource_id} added to policy “{policy.name}”."
+            audit.record(actor, "target.created", target, after=audit.state_of(target), text=text)
     except IntegrityError as error:
         message = f"{target.aws_resource_id} is in this policy already."
         raise Conflict("unique", message, field="aws_resource_id") from error
-    log.info("target added", target=target.pk, policy=target.policy_id, by=actor.user.pk)
     return target
 
 
