@@ -50,6 +50,11 @@ app.conf.update(
             "schedule": settings.CPM_TICK_SECONDS,
             "options": {"queue": "control", "expires": 10},
         },
+        "seal-audit-log": {
+            "task": "workers.seal_audit_log",
+            "schedule": 5.0,
+            "options": {"queue": "control", "expires": 5},
+        },
         "housekeeping": {
             "task": "workers.housekeeping",
             "schedule": 600.0,

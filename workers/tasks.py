@@ -6,9 +6,10 @@ from django.utils import timezone
 
 from cpm.flows.table import ENGINE
 from cpm.jobs import fleet, runner, sweeper
+from cpm.lib.secrets import KeyFileError, SecretUnreadable
 from cpm.lib.states import FleetKind
 from cpm.scheduler import planner
-from cpm.services import backup_tally, idempotency, strays
+from cpm.services import audit_chain, backup_tally, idempotency, strays
 from workers.app import app
 from workers.queues import NAMES
 
@@ -35,6 +36,18 @@ def housekeeping(**_: object) -> None:
     except runner.DATABASE_GONE as error:
         connection.close()
         log.warning("database away, the next housekeeping goes on", error=str(error))
+
+
+@app.task(name="workers.seal_audit_log")
+def seal_audit_log(**_: object) -> None:
+    """Every five seconds: seal what has been recorded since."""
+    try:
+        audit_chain.seal(now=timezone.now())
+    except runner.DATABASE_GONE as error:
+        connection.close()
+        log.warning("database away, the next round seals", error=str(error))
+    except (KeyFileError, SecretUnreadable, audit_chain.ChainKeyMissing) as error:
+        log.error("audit log cannot be sealed", error=str(error))  # noqa: TRY400  # the words say it all
 
 
 @app.task(name="workers.tick")
