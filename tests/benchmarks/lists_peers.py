@@ -17,21 +17,41 @@ from api import authentication
 from cpm.models import Backup
 
 
-class PlainSerializer(serializers.ModelSerializer[Backup]):
-    """The usual way: one serializer field per column, related names by attribute paths."""
+class CopyStatus(serializers.Serializer[Backup]):
+    """The state of a copy, nested as the API shows it."""
 
-    policy_name = serializers.CharField(source="policy.name")
-    account_name = serializers.CharField(source="account.name")
-    username = serializers.CharField(source="user.username")
+    status = serializers.CharField(source="s3_copy_status")
+    progress_percent = serializers.IntegerField(source="s3_copy_progress")
+
+
+class ArchiveStatus(serializers.Serializer[Backup]):
+    status = serializers.CharField(source="archive_status")
+    progress_percent = serializers.CharField(source="archive_progress")
+
+
+class PlainSerializer(serializers.ModelSerializer[Backup]):
+    """The usual way to the fields of the API: columns as they are, nested serializers, methods for what is computed."""
+
+    glacier_archive_status = ArchiveStatus(source="*")
+    s3_copy_status = CopyStatus(source="*")
+    is_recoverable = serializers.SerializerMethodField()
+    move_to_freezer_enabled = serializers.SerializerMethodField()
+    performed_quiecse = serializers.BooleanField(source="performed_quiesce")
 
     class Meta:
         model = Backup
         fields = [
-            "id", "user", "account", "policy", "policy_name", "account_name", "username", "status", "dr_status",
-            "s3_copy_status", "s3_copy_progress", "archive_status", "archive_progress", "start_time", "end_time",
-            "dr_regions", "dr_account_regions", "is_retry", "retry_scheduled", "performed_quiesce",
-            "marked_for_deletion", "is_freezer_item", "name", "description",
+            "account", "description", "dr_account_regions", "dr_regions", "dr_status", "end_time",
+            "glacier_archive_status", "id", "is_freezer_item", "is_recoverable", "is_retry", "marked_for_deletion",
+            "move_to_freezer_enabled", "name", "performed_quiecse", "policy", "retry_scheduled", "s3_copy_status",
+            "start_time", "status", "user",
         ]  # fmt: skip
+
+    def get_is_recoverable(self, backup: Backup) -> bool:
+        return backup.status in ("A", "B", "S") and not backup.marked_for_deletion
+
+    def get_move_to_freezer_enabled(self, backup: Backup) -> bool:
+        return self.get_is_recoverable(backup) and not backup.is_freezer_item
 
 
 class Pages(PageNumberPagination):
