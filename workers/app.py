@@ -42,7 +42,7 @@ app.conf.update(
     worker_hijack_root_logger=False,
     worker_cancel_long_running_tasks_on_connection_loss=False,
     enable_utc=True,
-    include=["workers.tasks", "workers.fleet"],
+    include=["workers.tasks", "workers.fleet", "workers.log_mode"],
     beat_schedule_filename=str(settings.DATA_DIR / "beat-schedule"),
     beat_schedule={
         "tick": {

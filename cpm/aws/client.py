@@ -156,6 +156,21 @@ class AwsClient:
         self, action: str, method: Any, params: Mapping[str, Any]
     ) -> tuple[dict[str, Any], AwsError | None]:
         _recorders.note(self.service, action)
+        began = time.monotonic()
+        answer, error = self._send(action, method, params)
+        log.debug(
+            "aws called",
+            call=f"{self.service}:{action}",
+            region=self.region,
+            account=self.identity.account_number,
+            seconds=round(time.monotonic() - began, 3),
+            refused=error.code if error else None,
+        )
+        return answer, error
+
+    def _send(
+        self, action: str, method: Any, params: Mapping[str, Any]
+    ) -> tuple[dict[str, Any], AwsError | None]:
         try:
             answer: dict[str, Any] = method(**params)
             for name, value in answer.items():

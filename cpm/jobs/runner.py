@@ -123,6 +123,7 @@ def _overtaken(context: StepContext, kind: StepKind | None) -> None:
 def _attempt(context: StepContext, kind: StepKind, engine: Engine) -> Outcome:
     if context.lease.attempts - context.lease.failures > MOST_CRASHES and context.token is None:
         return Failed(f"Given up: the worker died {MOST_CRASHES} times in this step.")
+    log.debug("step begins", step=context.step_id, kind=kind.name, attempt=context.lease.attempts)
     try:
         return kind.run(context)
     except Exception as error:  # noqa: BLE001 (whatever a handler raises ends its step, not the worker)
@@ -213,6 +214,7 @@ def _conclude(context: StepContext, outcome: Outcome, kind: StepKind, engine: En
 
 
 def _write(context: StepContext, outcome: Outcome, kind: StepKind | None, engine: Engine) -> None:
+    log.debug("step ends", step=context.step_id, outcome=type(outcome).__name__, message=outcome.message)
     match outcome:
         case Done():
             _end(context, StepState.SUCCEEDED, outcome.message, kind, outcome, engine)

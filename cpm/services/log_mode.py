@@ -5,7 +5,7 @@ import time
 
 import structlog
 from django.conf import settings as django_settings
-from django.db import DatabaseError, connection
+from django.db import Error, connection
 
 from cpm.lib import logs
 from cpm.lib.states import LogMode
@@ -69,6 +69,6 @@ def follow() -> None:
     """Takes up a changed mode. Cheap to call as often as one likes; a database that is away changes nothing."""
     try:
         _follower.follow()
-    except DatabaseError as error:
+    except Error as error:
         connection.close()
         log.warning("log mode not read", error=str(error))
