@@ -23,7 +23,7 @@ from cpm.simulator.call import Call
 from cpm.simulator.control import Control
 from cpm.simulator.errors import AwsError
 from cpm.simulator.faults import Outcome
-from cpm.simulator.handlers import HANDLERS, READ_ONLY, REFUSED
+from cpm.simulator.handlers import HANDLERS, OURS_ALONE, READ_ONLY, REFUSED
 from cpm.simulator.identity import Credential, authenticate, credential_of, unknown_key
 from cpm.simulator.volume_rules import zones
 from cpm.simulator.world import World
@@ -162,7 +162,7 @@ class Application:
 
     def _by_moto(self, call: Call, environ: dict[str, Any], request: dict[str, Any]) -> Answer:
         _check_known(call.service, call.action)
-        if (call.service, call.action) in REFUSED:
+        if call.service in OURS_ALONE or (call.service, call.action) in REFUSED:
             raise AwsError(
                 "UnsupportedOperation", f"The simulator does not offer {call.service} {call.action}."
             )

@@ -19,6 +19,11 @@ GET    /ssm, POST /ssm                  {"instance_id", "registered", "platform"
                                         "stdout", "stderr", "seconds"}]} or one result's fields directly;
                                         results are used in order and the last one stays; with the platform
                                         "Windows" the instance is one
+GET    /sns                             {"topics": [{arn, account, region, tags, subscriptions, published: [{id, time,
+                                        subject, message, reached}]}]}
+POST   /sns/confirm                     {"topic", "endpoint"}: the owner of the address confirms the subscription
+GET    /ses                             {"identities": [{account, region, address, status}]}
+POST   /ses                             {"address", "status"?}: the owner confirms it, or the status is set otherwise
 POST   /snapshots/{id}/fail             {"message"?}: the snapshot ends, or has ended, in ``error``
 GET    /objects[?account=&region=]      every volume, snapshot, image and instance with its tags
 GET    /health                          {"status": "ok", "stored_bytes"}
@@ -33,7 +38,7 @@ from urllib.parse import parse_qs
 
 from moto.ec2.models import ec2_backends
 
-from cpm.simulator import reset
+from cpm.simulator import reset, ses, sns
 from cpm.simulator.blocks import BlockMap, fingerprint
 from cpm.simulator.errors import AwsError
 from cpm.simulator.identity import Key, unknown_key
@@ -65,6 +70,10 @@ class Control:
             ("POST", re.compile("/regions"), self.set_region),
             ("GET", re.compile("/ssm"), self.show_ssm),
             ("POST", re.compile("/ssm"), self.set_ssm),
+            ("GET", re.compile("/sns"), lambda request: {"topics": sns.shown(world.state)}),
+            ("POST", re.compile("/sns/confirm"), self.confirm_subscription),
+            ("GET", re.compile("/ses"), lambda request: {"identities": ses.shown(world.state)}),
+            ("POST", re.compile("/ses"), self.settle_address),
             ("POST", re.compile("/snapshots/([^/]+)/fail"), self.fail_snapshot),
             ("GET", re.compile("/objects"), self.objects),
             ("POST", re.compile("/reset"), self.reset),
@@ -283,6 +292,24 @@ class Control:
                 instance = backend.get_instance_by_id(instance_id)
                 if instance is not None:
                     instance.platform = "windows" if platform == "Windows" else None
+
+    # -- people who read mail -----------------------------------------------------------------------------
+
+    def confirm_subscription(self, request: Request) -> dict[str, Any]:
+        topic, endpoint = request["json"].get("topic", ""), request["json"].get("endpoint", "")
+        with self.world.lock:
+            if not sns.confirm(self.world.state, topic, endpoint):
+                raise AwsError("NotFound", f"{endpoint} has no subscription to {topic}")
+            self.world.changes += 1
+        return {"topic": topic, "endpoint": endpoint, "confirmed": True}
+
+    def settle_address(self, request: Request) -> dict[str, Any]:
+        address, status = request["json"].get("address", ""), request["json"].get("status", "Success")
+        with self.world.lock:
+            if not ses.settle(self.world.state, address, status):
+                raise AwsError("NotFound", f"nobody has asked to verify {address}")
+            self.world.changes += 1
+        return {"address": address, "status": status}
 
     # -- everything ---------------------------------------------------------------------------------------
 

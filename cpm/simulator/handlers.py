@@ -6,8 +6,10 @@ from cpm.simulator import (
     instances,
     kms,
     placements,
+    ses,
     snapshot_copies,
     snapshots,
+    sns,
     ssm,
     sts,
     tags,
@@ -21,7 +23,12 @@ HANDLERS: dict[tuple[str, str], Handler] = {
     **{("ec2", action): handler for module in EC2 for action, handler in module.ACTIONS.items()},
     **{("sts", action): handler for action, handler in sts.ACTIONS.items()},
     **{("ssm", action): handler for action, handler in ssm.ACTIONS.items()},
+    **{("sns", action): handler for action, handler in sns.ACTIONS.items()},
+    **{("ses", action): handler for action, handler in ses.ACTIONS.items()},
 }
+
+# Of these services moto answers nothing, since it knows nothing of what the handlers above keep.
+OURS_ALONE = frozenset({"sns", "ses"})
 
 # moto would answer these from bookkeeping of its own that knows none of our volumes, snapshots, images and
 # launches: an empty list that looks like the truth. They are refused instead.

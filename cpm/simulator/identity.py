@@ -167,10 +167,10 @@ def authenticate(identities: Identities, credential: Credential | None, request:
 
 
 def unknown_key(service: str) -> AwsError:
-    """AWS: EC2 API Reference, Error codes, AuthFailure; STS and IAM: Common errors, InvalidClientTokenId."""
+    """AWS: EC2 API Reference, Error codes, AuthFailure; STS, IAM, SNS, SES: Common errors, InvalidClientTokenId."""
     if service == "ec2":
         return AwsError("AuthFailure", "AWS was not able to validate the provided access credentials", 401)
-    if service in ("sts", "iam"):
+    if service in ("sts", "iam", "sns", "ses"):
         return AwsError("InvalidClientTokenId", "The security token included in the request is invalid.", 403)
     if service == "s3":
         return AwsError(

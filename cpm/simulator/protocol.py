@@ -13,7 +13,7 @@ from xml.sax.saxutils import escape
 
 from botocore.exceptions import UnknownServiceError
 from botocore.loaders import Loader
-from botocore.model import ListShape, OperationModel, ServiceModel, Shape, StructureShape
+from botocore.model import ListShape, MapShape, OperationModel, ServiceModel, Shape, StructureShape
 
 from cpm.simulator.errors import AwsError, invalid, missing
 
@@ -191,6 +191,19 @@ def _element(service: str, element: str, shape: Shape) -> Writer:
             out.append(closing)
 
         return sequence
+    if isinstance(shape, MapShape):
+        key, item = _element(service, "key", shape.key), _element(service, "value", shape.value)
+
+        def mapping(value: Any, out: list[str]) -> None:
+            out.append(opening)
+            for name, one in value.items():
+                out.append("<entry>")
+                key(name, out)
+                item(one, out)
+                out.append("</entry>")
+            out.append(closing)
+
+        return mapping
     to_text = _scalar(shape.type_name)
 
     def scalar(value: Any, out: list[str]) -> None:

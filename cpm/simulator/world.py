@@ -230,11 +230,18 @@ class State:
     tokens: dict[tuple[str, str, str, str], tuple[str, Any]] = field(default_factory=dict)
     agents: dict[str, dict[str, Any]] = field(default_factory=dict)
     commands: dict[str, Any] = field(default_factory=dict)
+    # SNS topics by ARN, and the status of SES addresses by account and region.
+    topics: dict[str, Any] = field(default_factory=dict)
+    mail_identities: dict[tuple[str, str], dict[str, str]] = field(default_factory=dict)
     placement_groups: dict[tuple[str, str], dict[str, dict[str, Any]]] = field(default_factory=dict)
     disabled_regions: dict[str, str] = field(default_factory=dict)
     identities: Identities = field(default_factory=Identities)
     timing: Timing = field(default_factory=Timing)
     limits: Limits = field(default_factory=Limits)
+
+    def __setstate__(self, saved: dict[str, Any]) -> None:
+        # What was saved before a field existed has none of it.
+        self.__dict__.update({**State().__dict__, **saved})
 
 
 class World:
