@@ -4,6 +4,7 @@ from functools import cache
 
 from django.db import connection
 from django.http import HttpRequest
+from django.utils import timezone
 from rest_framework.authentication import BaseAuthentication
 from rest_framework.request import Request
 from rest_framework_simplejwt.exceptions import TokenError
@@ -11,22 +12,22 @@ from rest_framework_simplejwt.tokens import AccessToken, RefreshToken, Token
 
 from api.errors import CHALLENGE
 from cpm.lib.errors import AuthenticationFailed
-from cpm.lib.secrets import hash_api_key
 from cpm.lib.states import Role
-from cpm.models import ApiKey, User
+from cpm.models import User
+from cpm.services import apikeys
 
-KEY_CLAIM = "key"
+KEY_CLAIM, ISSUED_CLAIM = "key", "iat"
 REFUSED = "The token is wrong or expired, or its API key was revoked. Obtain a new one."
 
 
 def obtain(api_key: str) -> RefreshToken:
     """A refresh token (which carries an access token) for an API key. Raises `AuthenticationFailed`."""
-    key = ApiKey.objects.filter(key_hash=hash_api_key(api_key)).first()
-    user = live_user(key.pk, key.user_id) if key else None
-    if key is None or user is None:
-        raise AuthenticationFailed("The API key is wrong or was revoked, or its user is not active.")
-    token: RefreshToken = RefreshToken.for_user(user)  # type: ignore[assignment]  # typed as the base class
+    now = timezone.now()
+    key = apikeys.authenticate(key=api_key, now=now)
+    token: RefreshToken = RefreshToken.for_user(key.user)  # type: ignore[assignment]  # typed as the base class
     token[KEY_CLAIM] = key.pk
+    # Finer than the whole seconds of the library, so that a token and the end of all tokens have an order.
+    token[ISSUED_CLAIM] = now.timestamp()
     return token
 
 
@@ -43,19 +44,22 @@ def refresh(text: str) -> str:
 def user_of(token: Token) -> User:
     """The user of a token whose signature and age were checked. Raises `AuthenticationFailed`."""
     key, owner = token.get(KEY_CLAIM), str(token.get("user_id"))
-    user = live_user(key, int(owner)) if isinstance(key, int) and owner.isdecimal() else None
+    issued = token.get(ISSUED_CLAIM, 0)
+    is_ours = isinstance(key, int) and owner.isdecimal() and isinstance(issued, int | float)
+    user = live_user(key, int(owner), issued) if is_ours else None
     if user is None:
         raise AuthenticationFailed(REFUSED)
     return user
 
 
-def live_user(key: int, owner: int) -> User | None:
+def live_user(key: int, owner: int, issued: float) -> User | None:
     """The owner of an API key with the environment, and for root whom it reaches, in one indexed query.
 
-    None if the key was revoked, belongs to somebody else, or one of the two users is not active.
+    None if the key was revoked, belongs to somebody else, one of the two users is not active, or the owner's tokens
+    of the time `issued` (seconds since 1970) were ended.
     """
     with connection.cursor() as cursor:
-        cursor.execute(_live_user_query(), [key, owner])
+        cursor.execute(_live_user_query(), [key, owner, float(issued)])
         row = cursor.fetchone()
     if row is None:
         return None
@@ -86,6 +90,7 @@ def _live_user_query() -> str:
         for role in (Role.MANAGED, Role.INDEPENDENT)
     )
     live = "k.revoked_at IS NULL AND u.is_active AND coalesce(o.is_active, true)"
+    live += " AND coalesce(extract(epoch FROM u.tokens_valid_from) < %s, true)"
     return f"SELECT {chosen}, {reached} FROM {tables} WHERE k.id = %s AND u.id = %s AND {live}"  # noqa: S608
 
 

@@ -17,7 +17,7 @@ from cpm.aws.errors import AwsError
 from cpm.lib import errors
 from cpm.lib.errors import NON_FIELD, DomainError, FieldError
 
-CHALLENGE = "Bearer"
+CHALLENGE = 'Bearer realm="CPM"'
 
 STATUS_OF: tuple[tuple[type[DomainError], int], ...] = (
     (errors.ValidationFailed, 400),
@@ -25,10 +25,12 @@ STATUS_OF: tuple[tuple[type[DomainError], int], ...] = (
     (errors.AuthenticationFailed, 401),
     (errors.PermissionDenied, 403),
     (errors.FeatureOff, 403),
+    (errors.NotAllowed, 403),
     (errors.NotFound, 404),
     (errors.InUse, 400),
     (errors.Conflict, 400),
     (errors.PreconditionFailed, 412),
+    (errors.TooManyAttempts, 429),
 )
 
 # Answers made outside the API views (URL not found, crash, CSRF), by status.
@@ -69,6 +71,8 @@ def render(exc: Exception, context: Mapping[str, Any]) -> HttpResponse | None:
     """The answer to an exception of an API view; None lets Django log it and answer 500."""
     if isinstance(exc, DomainError):
         answer = envelope(exc.to_fields(), status_of(exc))
+        if isinstance(exc, errors.TooManyAttempts):
+            answer["Retry-After"] = str(exc.seconds)
     elif isinstance(exc, AwsError):
         # AWS was asked on the caller's behalf and said no: the request is fine, the state of things is not.
         answer = envelope({NON_FIELD: [{"message": exc.explain(), "code": f"aws_{exc.family}"}]}, 412)

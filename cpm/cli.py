@@ -20,7 +20,7 @@ DJANGO_COMMANDS = {
     "backups": "The latest backups, newest first.",
     "recover": "Recover a volume or an instance from a backup.",
     "jobs": "The latest jobs; also show, abort and retry one.",
-    "apikey": "Create, list and revoke API keys.",
+    "apikey": "Create, list and revoke API keys, and end tokens.",
     "keys": "Rotate the keys that encrypt stored secrets.",
     "catalogue": "Rebuild a lost database from the tags of our snapshots.",
     "server": "Restore this server's own database from its backup.",

@@ -13,7 +13,7 @@ from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from cpm.lib.secrets import scrub_secrets
-from cpm.lib.source import trusted_proxies
+from cpm.lib.source import Trusted, trusted_proxies
 
 
 def _secret(name: str, default: str) -> str:
@@ -149,7 +149,7 @@ CPM_LOGIN_ATTEMPTS_PER_SOURCE = int(os.environ.get("CPM_LOGIN_ATTEMPTS_PER_SOURC
 CPM_LOGIN_WINDOW_SECONDS = int(os.environ.get("CPM_LOGIN_WINDOW_SECONDS", "600"))
 CPM_LOGIN_BLOCK_SECONDS = int(os.environ.get("CPM_LOGIN_BLOCK_SECONDS", "600"))
 # Addresses and networks of proxies whose X-Forwarded-For is believed, with commas; `socket` for a Unix socket.
-CPM_TRUSTED_PROXIES = trusted_proxies(os.environ.get("CPM_TRUSTED_PROXIES", ""))
+CPM_TRUSTED_PROXIES: Trusted = trusted_proxies(os.environ.get("CPM_TRUSTED_PROXIES", ""))
 SPECTACULAR_SETTINGS = {
     "TITLE": "CPM RESTful API",
     "VERSION": "1.5.0",

@@ -1,7 +1,10 @@
 """Exchanging an API key for tokens."""
 
+from contextlib import AbstractContextManager
+
 from django.db.models import TextField, Value
 from django.urls import path
+from django.utils import timezone
 from rest_framework import serializers
 from rest_framework.parsers import FormParser
 from rest_framework.permissions import AllowAny
@@ -13,6 +16,7 @@ from api.fields import Fields, Text
 from api.parsers import JsonParser
 from api.serializers import Body
 from api.views import Endpoint, Operation
+from cpm.services import attempts
 
 NOT_FROM_A_TABLE = Value("", output_field=TextField())
 
@@ -43,11 +47,21 @@ class Token(Endpoint):
     }  # fmt: skip
 
     def obtain(self, request: Request) -> Response:
-        token = authentication.obtain(self.body()["api_key"])
+        key = self.body()["api_key"]
+        with self.counted():
+            token = authentication.obtain(key)
         return Response({"access": str(token.access_token), "refresh": str(token)})
 
     def refresh(self, request: Request) -> Response:
-        return Response({"access": authentication.refresh(self.body()["refresh"])})
+        text = self.body()["refresh"]
+        with self.counted():
+            access = authentication.refresh(text)
+        return Response({"access": access})
+
+    def counted(self) -> AbstractContextManager[None]:
+        """Around looking at what the caller shows: failures count against its address."""
+        source = self.request.META.get("REMOTE_ADDR", "")
+        return attempts.counted(attempts.by_key(source), now=timezone.now())
 
 
 urlpatterns = [

@@ -7,6 +7,7 @@ from cpm.admin import (
     backups,
     fleet,
     jobs,
+    login,
     policies,
     recoveries,
     schedules,
@@ -16,6 +17,6 @@ from cpm.admin import (
 )
 
 __all__ = [
-    "accounts", "alerts", "api_keys", "backups", "fleet", "jobs", "policies", "recoveries", "schedules", "settings",
-    "snapshots", "users",
+    "accounts", "alerts", "api_keys", "backups", "fleet", "jobs", "login", "policies", "recoveries", "schedules",
+    "settings", "snapshots", "users",
 ]  # fmt: skip

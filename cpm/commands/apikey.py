@@ -7,10 +7,10 @@ from django.utils import timezone
 
 from cpm.commands.terminal import AsUser, acting, complaints, failed, guarded, show_table
 from cpm.models import ApiKey, User
-from cpm.services import apikeys
+from cpm.services import apikeys, users
 
 app = typer.Typer()
-apikey = typer.Typer(no_args_is_help=True, help="Create, list and revoke API keys.")
+apikey = typer.Typer(no_args_is_help=True, help="Create, list and revoke API keys, and end tokens.")
 app.add_typer(apikey, name="apikey")
 
 
@@ -59,6 +59,17 @@ def revoke(
         raise failed(f"There is no API key {key_id}.")
     apikeys.revoke(actor=acting(user), key=key, now=timezone.now())
     complaints.print(f"Key {key_id} is revoked.")
+
+
+@apikey.command("revoke-tokens")
+@guarded
+def revoke_tokens(
+    username: Annotated[str, typer.Argument(metavar="USER", help="Whose tokens end.")],
+    user: AsUser = "",
+) -> None:
+    """Make all tokens of a user stop working; the API keys go on and give new ones."""
+    users.revoke_tokens(actor=acting(user), user=_owner(username), now=timezone.now())
+    complaints.print(f"The tokens of {username} have ended.", markup=False)
 
 
 def _owner(username: str) -> User:

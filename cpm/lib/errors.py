@@ -116,6 +116,17 @@ class AuthenticationFailed(DomainError):
         super().__init__(reason=reason)
 
 
+class TooManyAttempts(DomainError):
+    """A name or an address has failed too often. ``seconds`` says how long nothing from it is looked at."""
+
+    code = "too_many_attempts"
+    template = "There were too many failed attempts. Try again in {seconds} seconds."
+
+    def __init__(self, seconds: int) -> None:
+        self.seconds = seconds
+        super().__init__(seconds=seconds)
+
+
 class _Coded(DomainError):
     """An error whose code and message come from where it is raised."""
 
@@ -133,6 +144,12 @@ class PreconditionFailed(_Coded):
     """The input is fine but the state of things does not allow it now."""
 
     code = "precondition_failed"
+
+
+class NotAllowed(_Coded):
+    """Nobody may do this to the thing in question, whatever their rights."""
+
+    code = "not_allowed"
 
 
 class Conflict(_Coded):

@@ -9,6 +9,7 @@ from cpm import permissions
 from cpm.lib.errors import AuthenticationFailed, NotFound, ValidationFailed
 from cpm.lib.secrets import hash_api_key, new_api_key
 from cpm.models import Actor, ApiKey, User
+from cpm.services import audit
 
 log = structlog.get_logger(__name__)
 
@@ -27,7 +28,7 @@ def mint(*, actor: Actor, user: User, name: str) -> str:
     row = ApiKey.objects.create(
         user=user, name=name, prefix=key[:SHOWN_CHARACTERS], key_hash=hash_api_key(key)
     )
-    log.info("key minted", key=row.pk, user=user.pk, by=actor.user.pk)
+    audit.record(actor, "api_key.created", row, after=_shown(row), owner_id=user.pk)
     return key
 
 
@@ -37,33 +38,49 @@ def mint_replacing(*, actor: Actor, user: User, name: str, now: datetime) -> str
     _require(actor, user)
     # Two that replace at once take turns, so that one key is left.
     User.objects.select_for_update().get(pk=user.pk)
-    ApiKey.objects.filter(user=user, name=name, revoked_at=None).update(revoked_at=now)
+    for row in ApiKey.objects.filter(user=user, name=name, revoked_at=None):
+        _revoke(actor, row, now)
     return mint(actor=actor, user=user, name=name)
 
 
 @transaction.atomic
 def revoke(*, actor: Actor, key: ApiKey, now: datetime) -> None:
-    """The key stops working now. Revoking it again changes nothing."""
+    """The key stops working now, and so do its tokens. Revoking it again changes nothing."""
     row = ApiKey.objects.select_related("user").filter(pk=key.pk).first()
     if row is None:
         raise NotFound("API key", key.pk)
     _require(actor, row.user)
-    if ApiKey.objects.filter(pk=row.pk, revoked_at=None).update(revoked_at=now):
-        log.info("key revoked", key=row.pk, user=row.user_id, by=actor.user.pk)
+    _revoke(actor, row, now)
 
 
-def authenticate(*, key: str, now: datetime) -> User:
-    """Whose key this is. Raises `AuthenticationFailed`, which says the same whatever is wrong with the key."""
+def authenticate(*, key: str, now: datetime) -> ApiKey:
+    """The key's row with its user and that user's environment; notes the use.
+
+    Raises `AuthenticationFailed`, which says the same whatever is wrong with the key.
+    """
     row = (
         ApiKey.objects.select_related("user__original_user")
         .filter(key_hash=hash_api_key(key), revoked_at=None, user__is_active=True)
         .first()
     )
     if row is None or not row.user.environment.is_active:
-        raise AuthenticationFailed()
+        raise AuthenticationFailed("The API key is wrong or was revoked, or its user is not active.")
     if row.last_used_at is None or row.last_used_at < now - USE_RESOLUTION:
         ApiKey.objects.filter(pk=row.pk).update(last_used_at=now)
-    return row.user
+    return row
+
+
+def _revoke(actor: Actor, row: ApiKey, now: datetime) -> None:
+    if ApiKey.objects.filter(pk=row.pk, revoked_at=None).update(revoked_at=now):
+        before = _shown(row)
+        row.revoked_at = now
+        audit.record(actor, "api_key.revoked", row, before=before, after=_shown(row), owner_id=row.user_id)
+
+
+def _shown(row: ApiKey) -> audit.State:
+    """What tells keys apart; neither the key nor its hash."""
+    revoked = row.revoked_at.isoformat() if row.revoked_at else None
+    return {"user_id": row.user_id, "name": row.name, "prefix": row.prefix, "revoked_at": revoked}
 
 
 def _require(actor: Actor, user: User) -> None:

@@ -1,11 +1,30 @@
 """How much a user may protect. A resource counts once, in however many of the user's policies it is."""
 
-from django.db.models import IntegerField
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from django.db.models import IntegerField, Max
 from django.db.models.fields.json import KT
 from django.db.models.functions import Cast
 
 from cpm.lib.errors import LimitExceeded
 from cpm.models import Target, User
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """A limit of a user's profile: its field, what it counts, and what adds up: a key of the details, or targets."""
+
+    field: str
+    what: str
+    summed: str = ""
+
+
+# The limit of each type of target. A type without one is not limited.
+LIMITS: Mapping[str, Limit] = {
+    "instances": Limit("max_instances", "instances"),
+    "volumes": Limit("max_independent_ebs_gib", "GiB of independent volumes", summed="capacity"),
+}
 
 
 def check(user_id: int, target: Target) -> None:
@@ -14,18 +33,19 @@ def check(user_id: int, target: Target) -> None:
     Locks the user until the end of the transaction, so that two that are added at once count each other.
     """
     user = User.objects.select_for_update().get(pk=user_id)
+    limit = LIMITS.get(target.resource_type)
+    most: int | None = getattr(user, limit.field) if limit else None
+    if limit is None or most is None:
+        return
     protected = Target.objects.filter(policy__user=user_id, resource_type=target.resource_type)
     identity = {"aws_region": target.aws_region, "aws_resource_id": target.aws_resource_id}
     if protected.filter(**identity).exists():
         return
-    if target.resource_type == "instances" and user.max_instances is not None:
-        count = protected.values("aws_region", "aws_resource_id").distinct().count()
-        if count >= user.max_instances:
-            raise LimitExceeded("instances", user.max_instances)
-    if target.resource_type == "volumes" and user.max_independent_ebs_gib is not None:
-        sizes = protected.values("aws_region", "aws_resource_id").annotate(
-            gib=Cast(KT("details__capacity"), IntegerField())
-        )
-        gib = sum(row["gib"] or 0 for row in sizes.distinct())
-        if gib + (target.details.get("capacity") or 0) > user.max_independent_ebs_gib:
-            raise LimitExceeded("GiB of independent volumes", user.max_independent_ebs_gib)
+    resources = protected.values("aws_region", "aws_resource_id")
+    if not limit.summed:
+        used, added = resources.distinct().count(), 1
+    else:
+        sizes = resources.annotate(size=Max(Cast(KT(f"details__{limit.summed}"), IntegerField())))
+        used, added = sum(row["size"] or 0 for row in sizes), target.details.get(limit.summed) or 0
+    if used + added > most:
+        raise LimitExceeded(limit.what, most)

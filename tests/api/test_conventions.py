@@ -81,7 +81,7 @@ def test_every_kind_of_refusal_has_the_envelope(headers):
         assert response.status_code == status
         assert list(codes(response)) == ["non_field_errors"]
         assert response["X-Request-ID"]
-    assert responses[401]["WWW-Authenticate"] == "Bearer"
+    assert responses[401]["WWW-Authenticate"] == 'Bearer realm="CPM"'
 
 
 def test_a_crash_is_answered_in_the_envelope_without_details(headers, monkeypatch):

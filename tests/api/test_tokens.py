@@ -103,7 +103,7 @@ def test_forged_and_foreign_tokens_are_refused():
 def test_another_scheme_is_refused():
     answer = Client().get("/api/regions/", headers={"authorization": "Basic abc"})
 
-    assert (answer.status_code, answer["WWW-Authenticate"]) == (401, "Bearer")
+    assert (answer.status_code, answer["WWW-Authenticate"]) == (401, 'Bearer realm="CPM"')
 
 
 def test_a_request_asks_once_who_it_is(django_assert_num_queries):

@@ -11,9 +11,9 @@ VERSIONS = ("1.0.0", "1.1.0", "1.2.0", "1.3.0", "1.4.0", "1.5.0")
 
 # What this release promises, by number. Conformance fails if one of them is missing.
 PROMISED = re.compile(
-    r"4\.([1-6]|1[1-6]|19|2[0-2])|6\.[1-4]|7\.([13-6]|1[345]|2[4-7]|3[6-9]|4[0-46-9]|5[01]|6[4-79]|7[0-3])|12\.1"
+    r"4\.([1-6]|1[1-6]|19|2[0-2])|6\.[1-4]|10\.[1-6]|7\.([13-6]|1[345]|2[4-7]|3[6-9]|4[0-46-9]|5[01]|6[4-79]|7[0-3])|12\.1"
     r"|13\.([1-69]|1[0-4]|18|19|2[0-2]|24|3[4-9]|4[0-2]|6[0-3])|14\.[1-4]|16\.1|19\.1|22\.([1-9]|10)"
-    r"|23\.([6-9]|49|50)|25\.[12]"
+    r"|23\.([6-9]|49|50)|25\.[12]|26\.[1-7]"
 )
 
 
@@ -43,8 +43,9 @@ def promised() -> list[str]:
 
 
 def success(operation: Operation) -> dict[str, Any]:
-    """The documented answer to a good request; the first where there are two."""
-    return next(answer for answer in operation["responses"] if answer["code"] < 400)
+    """The documented answer to a good request; where there are two, the first, and for what is gone 204."""
+    answers = [answer for answer in operation["responses"] if answer["code"] < 400]
+    return answers[-1 if operation["method"] == "DELETE" else 0]
 
 
 def parameters(operation: Operation) -> list[str]:

@@ -15,6 +15,7 @@ OBJECTS: tuple[tuple[str, str], ...] = (
     (r"/backups/\{backup_id\}/script_logs/\{id\}", "script_log"),
     (r"/backups/\{backup_id\}/snapshots/(\w+)/\{(id|snapshot_id|snapshot_record_id)\}", "snapshot:{kind}"),
     (r"/backups/\{(id|backup_id)\}", "backup"),
+    (r"/delegates/\{id\}", "delegate"),
     (r"/policies/\{policy_id\}/custom_tags/\{id\}", "custom_tag"),
     (r"/policies/\{policy_id\}/targets/instances/\{instance_id\}/volumes/\{id\}", "target_volume"),
     (r"/policies/\{policy_id\}/targets/instances/\{(id|instance_id)\}", "instance_target"),
@@ -23,6 +24,7 @@ OBJECTS: tuple[tuple[str, str], ...] = (
     (r"/recoveries/\{id\}", "recovery"),
     (r"/schedules/\{schedule_id\}/disable_times/\{id\}", "disable_time"),
     (r"/schedules/\{(id|schedule_id)\}", "schedule"),
+    (r"/users/\{id\}", "other_user"),
 )
 # Operations whose object must be in a certain state.
 OTHER_OBJECTS: dict[str, dict[str, str]] = {
@@ -37,6 +39,8 @@ VALUES: dict[str, Any] = {
     "account": "{account}", "user": "{user}", "schedules": ["{schedule}"], "name": "a-name", "description": "text",
     "start_date": "2030-01-01T00:00:00Z", "end_date": "2031-01-01T00:00:00Z", "timezone": "Europe/Berlin",
     "start_time": "01:00", "end_time": "02:00", "capacity": 10, "every_how_many": 1,
+    "email": "person@example.org", "password": "a-long-and-winding-word", "old_password": "{password}",
+    "new_password": "a-longer-and-winding-word", "original_user": "{user}",
     "dr_account": "{dr_account}", "aws_root_device": "/dev/xvda", "use_remote_agent": False, "enable_agent_vss": False, "vss_volumes": "",
 }  # fmt: skip
 # The same by operation, for what only makes sense there. None leaves the field out.
@@ -65,8 +69,10 @@ BODIES: dict[str, dict[str, Any]] = {
     "13.34": {"aws_region": "us-east-1", "aws_resource_id": "{aws_other_instance}"},
     "13.39": {"aws_resource_id": "{aws_other_instance_volume}"},
     "13.60": {"aws_region": "us-east-1", "aws_resource_id": "{aws_other_volume}"},
+    "10.1": {"username": "a-name"},
     "25.1": {"api_key": "{api_key}"},
     "25.2": {"refresh": "{refresh}"},
+    "26.1": {"username": "a-name"},
 }
 # What makes sense when only the required fields are sent: the server's own role needs no keys.
 BARE: dict[str, dict[str, Any]] = {
@@ -78,7 +84,7 @@ QUERIES: dict[str, Any] = {
     "status": None, "dr_status": "N", "s3_copy_status": "Z", "is_freezer_item": "false", "from_time": "2026-01-01",
     "to_time": "2027-01-01T00:00:00Z", "start_time": "2026-11-21T05:00:00Z", "days_ahead": "3", "tracker_id": "1",
     "region": "{region}", "recovery_scenario_record": "1", "scheduled_report": "1", "exact_match": "true",
-    "aws_region": "us-east-1", "page": "1", "page_size": "5", "search": "a", "ordering": None,
+    "original_user": "{user}", "aws_region": "us-east-1", "page": "1", "page_size": "5", "search": "a", "ordering": None,
 }  # fmt: skip
 
 
