@@ -103,7 +103,8 @@ class Choice(Field):
 
     def describe(self) -> dict[str, Any]:
         labels = ", ".join(f"`{member.value}` {member.label}" for member in self.values)
-        return {"type": ["string", "null"], "enum": [*self.values, None], "description": labels}
+        values = {"type": "string", "enum": [member.value for member in self.values]}
+        return {"oneOf": [values, {"type": "null"}], "description": labels}
 
 
 class Items(Field):

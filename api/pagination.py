@@ -102,14 +102,17 @@ class OptionalPagination(BasePagination):
         before, after = _links(self.request, self.window, self.total)
         return Response({"count": self.total, "next": after, "previous": before, "results": data})
 
-    def get_paginated_response_schema(self, schema: dict[str, Any]) -> dict[str, Any]:
+    def page_schema(self, schema: dict[str, Any]) -> dict[str, Any]:
+        """The OpenAPI schema of a page of such rows."""
         link = {"type": ["string", "null"], "format": "uri"}
-        page = {
+        return {
             "type": "object",
             "required": ["count", "next", "previous", "results"],
             "properties": {"count": {"type": "integer"}, "next": link, "previous": link, "results": schema},
         }
-        return {"oneOf": [schema, page]}
+
+    def get_paginated_response_schema(self, schema: dict[str, Any]) -> dict[str, Any]:
+        return {"oneOf": [schema, self.page_schema(schema)]}
 
     def get_schema_operation_parameters(self, view: Any) -> list[dict[str, Any]]:
         return [

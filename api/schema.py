@@ -1,46 +1,33 @@
 """The OpenAPI document, read off the same declarations that the endpoints run on."""
 
+import json
+import re
+from collections.abc import Mapping
+from functools import cache
 from typing import Any, cast
 
+from drf_spectacular.generators import SchemaGenerator
 from drf_spectacular.openapi import AutoSchema
-from drf_spectacular.utils import OpenApiResponse
+from drf_spectacular.plumbing import ComponentIdentity, ResolvedComponent
 
+from api import examples, refusals
+from api.fields import Fields
 from api.filters import parameter
 from api.idempotency import HEADER
 from api.pagination import OptionalPagination
-from api.renderers import CsvRenderer
+from api.renderers import CsvRenderer, JsonRenderer
+from api.views import Endpoint
 
-ENVELOPE: dict[str, Any] = {
-    "type": "object",
-    "required": ["errors"],
-    "properties": {
-        "errors": {
-            "type": "array",
-            "items": {
-                "type": "object",
-                "additionalProperties": {
-                    "type": "array",
-                    "items": {
-                        "type": "object",
-                        "required": ["message", "code"],
-                        "properties": {"message": {"type": "string"}, "code": {"type": "string"}},
-                    },
-                },
-            },
-        }
-    },
+Schema = dict[str, Any]
+# What a GET, PUT or DELETE does at an address of one thing and at one of many; a POST is named by the view's action.
+VERBS = {
+    "GET": ("retrieve", "list"),
+    "PUT": ("update", "update"),
+    "DELETE": ("delete", "delete_all"),
 }
-REFUSALS = {
-    400: "Something in the request makes no sense; the fields are named.",
-    401: "The token is missing, wrong or expired.",
-    403: "The caller lacks the right.",
-    404: "No such object within what the caller sees.",
-    406: "An unknown media type or API version was asked for.",
-    412: "The state of things does not allow this now.",
-    413: "The body is too large.",
-    415: "The body's media type is not supported.",
-    429: "Too many requests; Retry-After says when to try again.",
-}
+REQUEST_ID = {"X-Request-ID": {"$ref": "#/components/headers/RequestId"}}
+FILE_NAME = {"Content-Disposition": {"$ref": "#/components/headers/FileName"}}
+FILE: Schema = {"type": "string", "format": "binary"}
 
 
 class ContractSchema(AutoSchema):
@@ -50,13 +37,28 @@ class ContractSchema(AutoSchema):
     def operation_declared(self) -> Any:
         return getattr(self.view, "operations", {}).get(getattr(self.view, "action", None))
 
+    @property
+    def segments(self) -> list[str]:
+        """The words of the address after /api/, without its parameters."""
+        return [part for part in self.path.split("/")[2:] if part and not part.startswith("{")]
+
+    @property
+    def is_item(self) -> bool:
+        """Whether the address ends with an id."""
+        return self.path.rstrip("/").endswith("}")
+
     def get_tags(self) -> list[str]:
-        parts = [part for part in self.path.split("/") if part and not part.startswith("{")]
-        return parts[1:2] or ["api"]
+        return [tag_of(self.segments[0])] if self.segments else ["API"]
 
     def get_operation_id(self) -> str:
-        parts = [part.strip("{}").replace("-", "_") for part in self.path.split("/") if part][1:]
-        return "_".join([self.method.lower(), *parts])
+        words = [word.replace("-", "_") for word in self.segments]
+        operation = self.operation_declared
+        if self.method in VERBS:
+            many = not self.is_item and (self.method == "DELETE" or bool(operation and operation.many))
+            words.append(VERBS[self.method][many])
+        elif (action := getattr(self.view, "action", None) or "create") not in "_".join(words):
+            words.append(action)
+        return "_".join(words)
 
     def get_summary(self) -> str | None:
         operation = self.operation_declared
@@ -64,7 +66,18 @@ class ContractSchema(AutoSchema):
 
     def get_description(self) -> str:  # type: ignore[override]  # the stubs mix up two generators
         operation = self.operation_declared
-        return f"Since version {operation.since}." if operation else ""
+        if operation is None:
+            return ""
+        text = f"Since version {operation.since}."
+        return f"{text} Deprecated since version {operation.deprecated}." if operation.deprecated else text
+
+    def is_deprecated(self) -> bool:
+        operation = self.operation_declared
+        return bool(operation and operation.deprecated)
+
+    def get_extensions(self) -> Schema:
+        operation = self.operation_declared
+        return {"x-since": operation.since} if operation else {}
 
     def get_auth(self) -> list[dict[str, Any]]:
         operation = self.operation_declared
@@ -74,44 +87,80 @@ class ContractSchema(AutoSchema):
         operation = self.operation_declared
         return operation.body if operation else None
 
-    def get_response_serializers(self) -> Any:
+    def _get_response_bodies(self, direction: Any = "response") -> Schema:
         operation = self.operation_declared
         if operation is None:
-            return OpenApiResponse({}, description="See the description.")
-        refusals = {
-            status: OpenApiResponse(ENVELOPE, description=text)
-            for status, text in REFUSALS.items()
-            if not (status in (401, 403) and operation.right is None)
-        }
-        return {operation.answers: self._success(operation), **refusals}
+            return {"200": {"description": "See the description."}}
+        refused = refusals.of(public=operation.right is None, body=operation.body is not None)
+        return {str(operation.answers): self._success(operation), **refused}
 
-    def _success(self, operation: Any) -> Any:
+    def _success(self, operation: Any) -> Schema:
+        if operation.downloads:
+            kind = {"type": "object"} if operation.downloads == JsonRenderer.media_type else FILE
+            file = {operation.downloads: {"schema": kind}}
+            return {"description": "The file.", "headers": {**REQUEST_ID, **FILE_NAME}, "content": file}
         if operation.answers == 204 or not operation.content:
-            return OpenApiResponse(description="Done.")
+            return {"description": "Done.", "headers": REQUEST_ID}
         fields = operation.fields or cast(Any, self.view).fields
-        schema = fields.describe()
+        item = self._component(fields)
+        schema = item
         if operation.many:
-            schema = {"type": "array", "items": schema}
+            schema = {"type": "array", "items": item}
             if operation.paged:
-                schema = OptionalPagination().get_paginated_response_schema(schema)
-        return OpenApiResponse(schema, description="Success.")
+                schema = {"oneOf": [schema, self._page_of(item, schema)]}
+        content: Schema = {JsonRenderer.media_type: {"schema": schema}}
+        offered = {renderer.media_type for renderer in self.view.get_renderers()}
+        if not (operation.many and CsvRenderer.media_type in offered):
+            return {"description": "Success.", "headers": REQUEST_ID, "content": content}
+        example = examples.csv_of(fields.describe())
+        content[CsvRenderer.media_type] = {"schema": {"type": "string"}, "example": example}
+        return {"description": "Success.", "headers": {**REQUEST_ID, **FILE_NAME}, "content": content}
 
-    def map_renderers(self, attribute: str) -> list[str]:
-        operation = self.operation_declared
-        offered = [str(renderer.media_type) for renderer in self.view.get_renderers()]
-        return (
-            offered if operation and operation.many else [t for t in offered if t != CsvRenderer.media_type]
+    def _component(self, fields: Fields) -> Schema:
+        """The schema of a row under a name of its own; equal rows share one.
+
+        It is called what the endpoint that shows it as its own calls one of them, else after the address.
+        """
+        schema = fields.describe()
+        text = _text_of(schema)
+        by_path = pascal("_".join([*self.segments[:-1], examples.singular(self.segments[-1])]))
+        for name in (_nouns().get(text, by_path), by_path, f"{by_path}Answer"):
+            found = self.registry._components.get((name, ResolvedComponent.SCHEMA))
+            if found is None or found.object == ComponentIdentity(text):
+                break
+        component = ResolvedComponent(
+            name, ResolvedComponent.SCHEMA, schema=schema, object=ComponentIdentity(text)
         )
+        self.registry.register_on_missing(component)
+        return component.ref
+
+    def _page_of(self, item: Schema, rows: Schema) -> Schema:
+        """The schema of a page of rows, under the name of the row and “Page”."""
+        name = item["$ref"].rpartition("/")[2] + "Page"
+        schema = OptionalPagination().page_schema(rows)
+        component = ResolvedComponent(
+            name, ResolvedComponent.SCHEMA, schema=schema, object=ComponentIdentity(name)
+        )
+        self.registry.register_on_missing(component)
+        return component.ref
 
     def _get_parameters(self) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = super()._get_parameters()
         operation = self.operation_declared
         if operation is None:
             return found
+        for item in found:
+            if item["in"] == "path":
+                item["description"] = f"Id of the {self._named_by(item['name'])}."
         if operation.many and operation.paged:
             found += OptionalPagination().get_schema_operation_parameters(self.view)
+        found += [
+            parameter(name, item.description, item.describe(), required=item.required)
+            for name, item in operation.filters.items()
+        ]
         if operation.many:
-            found += self._filter_parameters(operation)
+            for backend in getattr(self.view, "filter_backends", ()):
+                found += backend().get_schema_operation_parameters(self.view)
         if operation.starts_work:
             found.append(
                 {
@@ -121,26 +170,121 @@ class ContractSchema(AutoSchema):
                     "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$"},
                 }
             )
+        for item in found:
+            item["description"] = item.get("description") or f"Only rows with this {words_of(item['name'])}."
         return found
 
-    def _filter_parameters(self, operation: Any) -> list[dict[str, Any]]:
-        found = [
-            parameter(name, item.description, item.describe(), required=item.required)
-            for name, item in operation.filters.items()
-        ]
-        for backend in getattr(self.view, "filter_backends", ()):
-            found += backend().get_schema_operation_parameters(self.view)
-        return found
+    def _named_by(self, variable: str) -> str:
+        """What the id in the path belongs to: “policy” for the one after /policies/."""
+        before = self.path[: self.path.index(f"{{{variable}}}")].rstrip("/").rpartition("/")[2]
+        return words_of(examples.singular(before))
 
-    def get_filter_backends(self) -> list[Any]:
+    def _get_filter_parameters(self) -> list[Any]:
         return []
+
+    def _get_pagination_parameters(self) -> list[Any]:
+        return []
+
+    def get_serializer_name(self, serializer: Any, direction: Any) -> str:
+        """The class name; a second class of that name is told apart by its module."""
+        name: str = super().get_serializer_name(serializer, direction)
+        taken = self.registry._components.get((name, ResolvedComponent.SCHEMA))
+        kind = type(serializer)
+        if taken is None or taken.object in (kind, serializer) or type(taken.object) is kind:
+            return name
+        return pascal(kind.__module__.rpartition(".")[2]) + name
 
     def get_override_parameters(self) -> list[Any]:
         return []
 
 
-def add_bearer(result: dict[str, Any], generator: Any, request: Any, public: bool) -> dict[str, Any]:
-    """Post-processing hook: names the one way in."""
-    schemes = result.setdefault("components", {}).setdefault("securitySchemes", {})
-    schemes["bearer"] = {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}
+def _text_of(schema: Schema) -> str:
+    return json.dumps(schema, sort_keys=True, default=str)
+
+
+@cache
+def _nouns() -> Mapping[str, str]:
+    """What endpoints call one of the rows that they show, by the row's schema."""
+    found: dict[str, str] = {}
+    waiting: list[type[Endpoint]] = [Endpoint]
+    while waiting:
+        kind = waiting.pop(0)
+        waiting += kind.__subclasses__()
+        if kind.noun != Endpoint.noun and kind.fields.names:
+            found.setdefault(_text_of(kind.fields.describe()), pascal(kind.noun.replace(" ", "_")))
+    return found
+
+
+class Document(SchemaGenerator):
+    """The document of this release; it is put together once in a process."""
+
+    def get_schema(self, request: Any = None, public: bool = False) -> Schema:
+        return _document()
+
+
+@cache
+def _document() -> Schema:
+    made: Schema = SchemaGenerator().get_schema(request=None, public=True)
+    return made
+
+
+def complete(result: Schema, generator: Any, request: Any, public: bool) -> Schema:
+    """Post-processing hook: what operations share, the chapters, and an example for every body and answer."""
+    components = result.setdefault("components", {})
+    components["securitySchemes"] = {
+        "bearer": {
+            "type": "http", "scheme": "bearer", "bearerFormat": "JWT",
+            "description": "An access token from `POST /api/token/obtain/api_key/`.",
+        }
+    }  # fmt: skip
+    components.setdefault("schemas", {})["Errors"] = refusals.ENVELOPE
+    components["responses"] = refusals.RESPONSES
+    components["headers"] = HEADERS
+    used = {tag for _, operation in operations_of(result) for tag in operation["tags"]}
+    result["tags"] = [{"name": tag} for tag in sorted(used)]
+    for _, operation in operations_of(result):
+        answers = [answer for answer in operation["responses"].values() if "$ref" not in answer]
+        for described in (operation.get("requestBody"), *answers):
+            for kind, media in (described or {}).get("content", {}).items():
+                if kind != CsvRenderer.media_type and media.get("schema") != FILE:
+                    media.update(examples.of_media(media["schema"], components["schemas"]))
     return result
+
+
+HEADERS = {
+    "RequestId": {
+        "description": "The id of this request in the server's log: the client's own `X-Request-ID`, or a new one.",
+        "schema": {"type": "string"},
+        "example": "7b0d2a0f6c3c4b6d9a5e1f0c8d7e6a54",
+    },
+    "FileName": {
+        "description": "Under which name to save the file, if it is sent as one.",
+        "schema": {"type": "string"},
+        "example": 'attachment; filename="backup-7.csv"',
+    },
+}
+
+
+def operations_of(document: Schema) -> list[tuple[str, Schema]]:
+    """Every operation with its method and address."""
+    return [
+        (f"{method.upper()} {path}", operation)
+        for path, item in document["paths"].items()
+        for method, operation in item.items()
+        if method in ("get", "post", "put", "delete")
+    ]
+
+
+def tag_of(segment: str) -> str:
+    return SHORT.get(segment) or words_of(segment).capitalize()
+
+
+SHORT: Mapping[str, str] = {"s3_repositories": "S3 repositories", "captured_vpcs": "Captured VPCs"}
+
+
+def words_of(name: str) -> str:
+    return name.replace("_", " ").replace("-", " ")
+
+
+def pascal(name: str) -> str:
+    return "".join(word[:1].upper() + word[1:] for word in re.split(r"[_\W]+", name))

@@ -60,7 +60,8 @@ class Operation:
 
     `right` None means public. `feature` is one that the server must have. `fields` None means the view's own.
     `starts_work` honours `Idempotency-Key`.
-    `content` False means an answer without a body; `downloads` is the media type of one that is a file.
+    `content` False means an answer without a body; `downloads` is the media type of one that is a file. `deprecated`
+    is the version since which clients should use something else.
     """
 
     right: str | None
@@ -72,6 +73,7 @@ class Operation:
     paged: bool = True
     content: bool = True
     downloads: str = ""
+    deprecated: str = ""
     filters: Mapping[str, Filter] = field(default_factory=dict)
     starts_work: bool = False
     feature: Feature | None = None

@@ -152,10 +152,19 @@ CPM_LOGIN_BLOCK_SECONDS = int(os.environ.get("CPM_LOGIN_BLOCK_SECONDS", "600"))
 CPM_TRUSTED_PROXIES: Trusted = trusted_proxies(os.environ.get("CPM_TRUSTED_PROXIES", ""))
 SPECTACULAR_SETTINGS = {
     "TITLE": "CPM RESTful API",
+    "DESCRIPTION": (
+        "Exchange an API key for a token at `POST /api/token/obtain/api_key/` and send it as `Authorization: Bearer …`. "
+        "`Accept: application/json; version=1.5.0` asks for a version; the newest is the default. Lists are whole unless "
+        "`page` or `page_size` is given. Times are in UTC. Every refusal has the same body, `Errors`."
+    ),
+    "LICENSE": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
     "VERSION": "1.5.0",
     "OAS_VERSION": "3.1.0",
+    "SERVERS": [{"url": "/", "description": "This server"}],
     "SERVE_INCLUDE_SCHEMA": False,
-    "POSTPROCESSING_HOOKS": ["api.schema.add_bearer"],
+    "POSTPROCESSING_HOOKS": ["api.schema.complete"],
+    # The page would ask a public service whether the document is valid.
+    "SWAGGER_UI_SETTINGS": {"deepLinking": True, "validatorUrl": None},
     "SWAGGER_UI_DIST": "SIDECAR",
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
     "REDOC_DIST": "SIDECAR",

@@ -193,7 +193,9 @@ class Freezer(Backups):
         },
     }
     operations = {
-        "list": Operation("backups.read", since="1.0.0", many=True, summary="List frozen backups"),
+        "list": Operation(
+            "backups.read", since="1.0.0", many=True, deprecated="1.1.0", summary="List frozen backups"
+        ),
     }
 
     def narrow(self, queryset: Rows) -> Rows:

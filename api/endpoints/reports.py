@@ -94,7 +94,9 @@ class UsageReport(ReportRecords):
     }
     ordering = {"account_name": "account_name", "username": "username"}
     operations = {
-        "list": Operation("reports.usage", since="1.0.0", many=True, summary="Report on usage (deprecated)"),
+        "list": Operation(
+            "reports.usage", since="1.0.0", many=True, deprecated="1.3.0", summary="Report on usage"
+        ),
     }
     RANGE: ClassVar = ("from_time", "to_time")
 

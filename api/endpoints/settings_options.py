@@ -147,11 +147,11 @@ class FileLevelRecovery(Singleton):
     )
     operations = {
         "retrieve": Operation(
-            "settings.read", since="1.2.0", summary="Show the file-level recovery settings (deprecated)"
+            "settings.read", since="1.2.0", deprecated="1.4.0", summary="Show the file-level recovery settings"
         ),
         "change": Operation(
             "settings.change", since="1.2.0", body=FileLevelRecoveryBody, answers=201,
-            summary="Change the file-level recovery settings (deprecated)",
+            deprecated="1.4.0", summary="Change the file-level recovery settings",
         ),
     }  # fmt: skip
 

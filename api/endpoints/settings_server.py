@@ -71,8 +71,11 @@ class Certificate(Endpoint):
 
     renderer_classes = [PemRenderer, JsonRenderer]
     operations = {
-        "retrieve": Operation("settings.read", since="1.2.0", summary="Download the TLS certificate as PEM"),
-    }
+        "retrieve": Operation(
+            "settings.read", since="1.2.0", downloads=PemRenderer.media_type,
+            summary="Download the TLS certificate as PEM",
+        ),
+    }  # fmt: skip
 
     def retrieve(self, request: Request) -> HttpResponseBase:
         if window := pagination.window_of(request):
@@ -85,9 +88,10 @@ class Metadata(Endpoint):
 
     operations = {
         "retrieve": Operation(
-            "settings.read", since="1.2.0", summary="Download what this server is, as JSON"
+            "settings.read", since="1.2.0", downloads=JsonRenderer.media_type,
+            summary="Download what this server is, as JSON",
         ),
-    }
+    }  # fmt: skip
 
     def retrieve(self, request: Request) -> HttpResponseBase:
         found = metadata.collect(actor=self.actor, now=timezone.now())
