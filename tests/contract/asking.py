@@ -47,6 +47,7 @@ class Caller:
         path = path or recipes.path_of(operation, self.server)
         sent = {
             "authorization": f"Bearer {self.token}",
+            **recipes.filled(recipes.HEADERS.get(operation["id"], {}), self.server),
             **{k.replace("_", "-"): v for k, v in headers.items()},
         }
         data = b"" if body is None else json.dumps(body).encode()

@@ -13,7 +13,9 @@ from cpm.aws import gateway
 from cpm.flows.identities import encrypt_secret
 from cpm.lib.states import Authentication, Role, SnapshotKind
 from cpm.models import Region, Snapshot, User
+from cpm.services import settings
 from tests import factories as make
+from tests.contract import serving
 from tests.simulated_aws import DEFAULT_ACCOUNT, SimulatedAws
 
 REGION = "us-east-1"
@@ -55,6 +57,8 @@ def populate(aws: SimulatedAws, owner: User | None = None) -> Server:
     _resources(server, aws)
     _accounts_and_policies(server)
     _backups(server)
+    server.ids |= serving.prepare()
+    server.ids["server_id"] = str(settings.current().server_id)
     alert = make.alert(owner)
     make.log_line("cleanup", None if owner.role == Role.ROOT else owner.pk, "Cleanup is done.")
     server.ids |= {"alert": alert.pk, "region": Region.objects.get(aws_region=REGION).pk, "user": owner.pk}

@@ -70,10 +70,15 @@ BODIES: dict[str, dict[str, Any]] = {
     "13.39": {"aws_resource_id": "{aws_other_instance_volume}"},
     "13.60": {"aws_region": "us-east-1", "aws_resource_id": "{aws_other_volume}"},
     "10.1": {"username": "a-name"},
+    "23.1": {"activation_key": "ABCD-1234-EFGH-5678"},
+    "23.46": {"address": "{proxy_address}", "port": "{proxy_port}", "enabled": False},
+    "23.48": {"address": "{proxy_address}", "port": "{proxy_port}", "user": None, "password": None},
     "25.1": {"api_key": "{api_key}"},
     "25.2": {"refresh": "{refresh}"},
     "26.1": {"username": "a-name"},
 }
+# Headers that an operation asks for.
+HEADERS: dict[str, dict[str, str]] = {"23.23": {"x-confirm-identifier": "{server_id}"}}
 # What makes sense when only the required fields are sent: the server's own role needs no keys.
 BARE: dict[str, dict[str, Any]] = {
     number: {"authentication": "R"} for number in ("4.2", "4.5", "4.12", "4.15")
