@@ -90,6 +90,8 @@ QUERIES: dict[str, Any] = {
     "to_time": "2027-01-01T00:00:00Z", "start_time": "2026-11-21T05:00:00Z", "days_ahead": "3", "tracker_id": "1",
     "region": "{region}", "recovery_scenario_record": "1", "scheduled_report": "1", "exact_match": "true",
     "original_user": "{user}", "aws_region": "us-east-1", "page": "1", "page_size": "5", "search": "a", "ordering": None,
+    "check_aws_permissions": "true", "collect_backup_logs_period": "day", "collect_system_logs": "1",
+    "collect_worker_logs": "false",
 }  # fmt: skip
 
 
