@@ -73,12 +73,15 @@ class ReportRecords(Endpoint):
         return pagination.page_answer(request, window, total, JsonLines(shown, page).texts())
 
     def _csv(self, found: Rows) -> HttpResponseBase:
-        left_out = [self.user_column] if self._one_user() else []
-        shown = self.report.csv_columns(*left_out)
+        shown = self.report.csv_columns(*self.left_out())
         finish = _signing() if self.report.signed else None
         self.ready()
         lines = self.report.lines(found, shown, self.asked.ordering)
         return csv_file(CsvFile(shown, lines, finish), f"{self.report.name}-report")
+
+    def left_out(self) -> Sequence[str]:
+        """Names of the columns that the CSV of this request does not have."""
+        return [self.user_column] if self._one_user() else []
 
     def _one_user(self) -> bool:
         """Whether the caller reaches one user only, or has asked for one."""

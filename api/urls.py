@@ -12,6 +12,7 @@ urlpatterns = [
     path("", include("api.endpoints.recover")),
     path("", include("api.endpoints.recoveries")),
     path("", include("api.endpoints.reports")),
+    path("", include("api.endpoints.reports_audit")),
     path("", include("api.endpoints.schedules")),
     path("", include("api.endpoints.settings")),
     path("", include("api.endpoints.settings_options")),

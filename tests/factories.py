@@ -13,6 +13,7 @@ from cpm.models import (
     Account,
     Alert,
     ApiKey,
+    AuditRecord,
     Backup,
     DisableTime,
     LogLine,
@@ -203,6 +204,27 @@ def alert(of: User | None = None, **fields: Any) -> Alert:
             "title": _text("Something is wrong"),
             "message_body": _text("This is what happened."),
             "alert_time": NOW,
+            **fields,
+        }
+    )
+
+
+def audit_record(by: User | None = None, **fields: Any) -> AuditRecord:
+    """A record of something that this user has changed."""
+    by = by or user()
+    original = by.original_user
+    return AuditRecord.objects.create(
+        **{
+            "event_type": "policy.updated",
+            "log": "Policy “web” changed: generations 7 → 10.",
+            "user_id": by.pk,
+            "username": by.username,
+            "user_type": by.role,
+            "original_user_id": original.pk if original else None,
+            "original_username": original.username if original else "",
+            "owner_id": by.environment.pk,
+            "source": "192.0.2.1",
+            "subject_type": "policy",
             **fields,
         }
     )

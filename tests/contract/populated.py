@@ -60,6 +60,7 @@ def populate(aws: SimulatedAws, owner: User | None = None) -> Server:
     server.ids |= serving.prepare()
     server.ids["server_id"] = str(settings.current().server_id)
     alert = make.alert(owner)
+    make.audit_record(owner)
     make.log_line("cleanup", None if owner.role == Role.ROOT else owner.pk, "Cleanup is done.")
     server.ids |= {"alert": alert.pk, "region": Region.objects.get(aws_region=REGION).pk, "user": owner.pk}
     return server

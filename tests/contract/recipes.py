@@ -85,7 +85,7 @@ BARE: dict[str, dict[str, Any]] = {
 }
 # Query parameters that an operation cannot do without, and values that make sense.
 QUERIES: dict[str, Any] = {
-    "account": "{account}", "policy": "{policy}", "user": "{user}", "id": "1", "schedules": "{schedule}",
+    "account": "{account}", "policy": "{policy}", "user": "{user}", "user_id": "{user}", "id": "1", "schedules": "{schedule}",
     "status": None, "dr_status": "N", "s3_copy_status": "Z", "is_freezer_item": "false", "from_time": "2026-01-01",
     "to_time": "2027-01-01T00:00:00Z", "start_time": "2026-11-21T05:00:00Z", "days_ahead": "3", "tracker_id": "1",
     "region": "{region}", "recovery_scenario_record": "1", "scheduled_report": "1", "exact_match": "true",
