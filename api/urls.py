@@ -3,6 +3,7 @@
 from django.urls import include, path
 
 urlpatterns = [
+    path("", include("api.endpoints.delegates")),
     path("", include("api.endpoints.docs")),
     path("", include("api.endpoints.accounts")),
     path("", include("api.endpoints.alerts")),
@@ -22,4 +23,5 @@ urlpatterns = [
     path("", include("api.endpoints.system")),
     path("", include("api.endpoints.targets")),
     path("", include("api.endpoints.token")),
+    path("", include("api.endpoints.users")),
 ]

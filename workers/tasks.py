@@ -9,7 +9,7 @@ from cpm.jobs import fleet, runner, sweeper
 from cpm.lib.secrets import KeyFileError, SecretUnreadable
 from cpm.lib.states import FleetKind
 from cpm.scheduler import planner
-from cpm.services import audit_chain, backup_tally, idempotency, strays
+from cpm.services import attempts, audit_chain, backup_tally, idempotency, strays
 from workers.app import app
 from workers.queues import NAMES
 
@@ -32,6 +32,7 @@ def housekeeping(**_: object) -> None:
     try:
         backup_tally.fold()
         idempotency.purge(now=timezone.now())
+        attempts.purge(now=timezone.now())
         strays.look(now=timezone.now())
     except runner.DATABASE_GONE as error:
         connection.close()
