@@ -122,6 +122,7 @@ RIGHTS: Mapping[str, Right] = {
     "lookups.read": Right(SHARED),
     "notifications.change": Right(NOT_FOR_DELEGATES),
     "notifications.read": Right(NOT_FOR_DELEGATES),
+    "notifications.use_server_role": Right(ROOT_ONLY),
     "policies.change": Right(ENVIRONMENT, BACKUP_FLAG),
     "policies.protect_server": Right(ROOT_ONLY),
     "policies.read": Right(ENVIRONMENT),

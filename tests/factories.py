@@ -17,6 +17,7 @@ from cpm.models import (
     Backup,
     DisableTime,
     LogLine,
+    Notification,
     Policy,
     PolicySchedule,
     Recovery,
@@ -225,6 +226,18 @@ def audit_record(by: User | None = None, **fields: Any) -> AuditRecord:
             "owner_id": by.environment.pk,
             "source": "192.0.2.1",
             "subject_type": "policy",
+            **fields,
+        }
+    )
+
+
+def notification(of: User | None = None, **fields: Any) -> Notification:
+    """Settings that send nothing, by the server's role."""
+    return Notification.objects.create(
+        **{
+            "user": of or user(),
+            "authentication": Authentication.SERVER_ROLE,
+            "region": "us-east-1",
             **fields,
         }
     )

@@ -50,6 +50,11 @@ app.conf.update(
             "schedule": settings.CPM_TICK_SECONDS,
             "options": {"queue": "control", "expires": 10},
         },
+        "notify": {
+            "task": "workers.notify",
+            "schedule": 15.0,
+            "options": {"queue": "control", "expires": 15},
+        },
         "seal-audit-log": {
             "task": "workers.seal_audit_log",
             "schedule": 5.0,

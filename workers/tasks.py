@@ -9,7 +9,7 @@ from cpm.jobs import fleet, runner, sweeper
 from cpm.lib.secrets import KeyFileError, SecretUnreadable
 from cpm.lib.states import FleetKind
 from cpm.scheduler import planner
-from cpm.services import attempts, audit_chain, backup_tally, idempotency, strays
+from cpm.services import attempts, audit_chain, backup_tally, deliveries, idempotency, strays, usage
 from workers.app import app
 from workers.queues import NAMES
 
@@ -28,15 +28,27 @@ def run_step(*, step_id: int, **_: object) -> None:
 
 @app.task(name="workers.housekeeping")
 def housekeeping(**_: object) -> None:
-    """Every ten minutes: merge the backup tally, forget old answers, see to it that strays are looked for today."""
+    """Every ten minutes: merge the backup tally, forget old answers, have the strays and the usage of today seen to."""
     try:
         backup_tally.fold()
         idempotency.purge(now=timezone.now())
         attempts.purge(now=timezone.now())
         strays.look(now=timezone.now())
+        usage.refresh_daily(now=timezone.now())
     except runner.DATABASE_GONE as error:
         connection.close()
         log.warning("database away, the next housekeeping goes on", error=str(error))
+
+
+@app.task(name="workers.notify")
+def notify(**_: object) -> None:
+    """Every quarter of a minute: queue messages about new alerts, and daily summaries that are due."""
+    try:
+        deliveries.push_alerts(now=timezone.now())
+        deliveries.send_summaries(now=timezone.now())
+    except runner.DATABASE_GONE as error:
+        connection.close()
+        log.warning("database away, the next round goes on", error=str(error))
 
 
 @app.task(name="workers.seal_audit_log")
@@ -48,7 +60,7 @@ def seal_audit_log(**_: object) -> None:
         connection.close()
         log.warning("database away, the next round seals", error=str(error))
     except (KeyFileError, SecretUnreadable, audit_chain.ChainKeyMissing) as error:
-        log.error("audit log cannot be sealed", error=str(error))  # noqa: TRY400  # the words say it all
+        log.error("audit log cannot be sealed", error=str(error))
 
 
 @app.task(name="workers.tick")

@@ -1,5 +1,6 @@
 """Raising and clearing alerts from inside flows. An alert is a state: it goes when its cause goes."""
 
+from collections.abc import Mapping
 from datetime import datetime
 
 from cpm.lib.states import Severity
@@ -11,6 +12,19 @@ TARGET_REMOVED = "target_removed"
 DEFAULT_KEY_USED = "dr_default_key_used"
 CLEANUP_FAILED = "cleanup_failed"
 RETENTION_STUCK = "retention_stuck"
+
+# What helps, for those who are told of an alert by mail.
+ADVICE: Mapping[str, str] = {
+    BACKUP_FAILED: "Open the log of the policy's last backup, mend what it names, and run the policy again.",
+    DR_FAILED: "Open the log of the backup whose copies failed. The backup itself is in its own region; the next DR"
+    " of the policy copies again.",
+    TARGET_REMOVED: "If the resource should still exist, look in AWS for what became of it; its backups are kept.",
+    DEFAULT_KEY_USED: "Make a key with the alias of the source's key in the target region, or tag one with cpm_dr_key,"
+    " if copies must have a key of your own.",
+    CLEANUP_FAILED: "Open the cleanup log; what could not be deleted is tried again at the next cleanup.",
+    RETENTION_STUCK: "Mend or remove the targets that fail, so that a backup ends without an issue.",
+}
+GENERAL_ADVICE = "Open CPM for the details; the alert goes when its cause is gone."
 
 
 def raise_alert(

@@ -10,6 +10,7 @@ from pathlib import Path
 from cpm.aws import iam_policy
 from cpm.aws.iam_policy import Document, IamAction, tag_only_on_create, tagged_as_ours, tagging_as_ours
 from cpm.flows import recover_actions
+from cpm.notifications import senders, topics
 from cpm.resources.registry import TYPES
 
 SNAPSHOTS = "arn:{partition}:ec2:*::snapshot/*"
@@ -95,6 +96,7 @@ SERVER = (
         "arn:{partition}:iam::*:role/cpm-*",
     ),
 )
+NOTIFICATIONS = (*topics.IAM_ACTIONS, *senders.IAM_ACTIONS)
 BACKUP = tuple(action for kind in TYPES for action in kind.iam_actions)
 RECOVERY = tuple(one for one in recover_actions.IAM_ACTIONS if one.group != recover_actions.REPLACE)
 REPLACE = tuple(one for one in recover_actions.IAM_ACTIONS if one.group == recover_actions.REPLACE)
@@ -106,6 +108,7 @@ POLICIES: Mapping[str, tuple[IamAction, ...]] = {
     "dr-account": (*GENERAL, *RETENTION, *DR_TARGET, *DR_SOURCE, *ENCRYPTION, *CATALOGUE, *RECOVERY),
     "dr-account-no-delete": (*GENERAL, *DR_TARGET, *DR_SOURCE, *ENCRYPTION, *CATALOGUE),
     "optional-consistency": CONSISTENCY,
+    "optional-notifications": NOTIFICATIONS,
     "optional-replace-volumes": REPLACE,
     "server-role": SERVER,
 }  # fmt: skip
@@ -122,6 +125,7 @@ WITHOUT_CALL: Mapping[str, str] = {
     "kms:GenerateDataKeyWithoutPlaintext": "ec2:CopySnapshot",
     "kms:ReEncryptFrom": "ec2:CopySnapshot",
     "kms:ReEncryptTo": "ec2:CopySnapshot",
+    "sns:TagResource": "sns:CreateTopic",
 }
 """Actions that AWS checks within another call; CPM never calls them by name."""
 

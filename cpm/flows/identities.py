@@ -10,7 +10,7 @@ from cpm.aws.identity import AssumedRole, Identity, Keys, ServerRole
 from cpm.lib.errors import PreconditionFailed
 from cpm.lib.secrets import SecretBox, load_keys
 from cpm.lib.states import Authentication
-from cpm.models import Account
+from cpm.models import Account, EmailIdentity, Notification
 
 # AWS has no limit on chained roles, but every link is one more call and one more thing to expire.
 MOST_LINKS = 8
@@ -33,6 +33,17 @@ def identity_of(account: Account, *, session: str) -> Identity:
     the chain of roles is broken, `SecretUnreadable` when a stored secret cannot be opened.
     """
     return _identity(account, session, MOST_LINKS)
+
+
+def identity_behind(row: Notification | EmailIdentity, *, session: str) -> Identity:
+    """Who the calls to SNS or SES for these settings are made as. Raises what `identity_of` raises."""
+    if row.authentication == Authentication.KEYS:
+        return Keys(row.access_key, decrypt_secret(row.secret_key))
+    if row.authentication == Authentication.SERVER_ROLE:
+        return ServerRole()
+    if row.account is None:
+        raise PreconditionFailed("no_credentials", "The settings do not say with which credentials AWS is asked.")
+    return identity_of(row.account, session=session)
 
 
 def account_number_of(account: Account, *, session: str) -> str:

@@ -1,11 +1,12 @@
 """Every step kind of every flow: the explicit table that the workers run by."""
 
-from cpm.flows import backup, catalogue_tags, dr_copy, errors, recover, retention, strays
+from cpm.flows import backup, catalogue_tags, dr_copy, errors, notify, recover, retention, strays
 from cpm.jobs.kinds import Engine, table
 
 ENGINE = Engine(
     kinds=table(
-        *backup.KINDS, *catalogue_tags.KINDS, *dr_copy.KINDS, *retention.KINDS, *recover.KINDS, *strays.KINDS
+        *backup.KINDS, *catalogue_tags.KINDS, *dr_copy.KINDS, *retention.KINDS, *recover.KINDS, *strays.KINDS,
+        *notify.KINDS,
     ),
     classify=errors.classify,
 )

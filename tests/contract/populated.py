@@ -12,7 +12,7 @@ from api import authentication
 from cpm.aws import gateway
 from cpm.flows.identities import encrypt_secret
 from cpm.lib.states import Authentication, Role, SnapshotKind
-from cpm.models import Region, Snapshot, User
+from cpm.models import EmailIdentity, Region, Snapshot, User
 from cpm.services import settings
 from tests import factories as make
 from tests.contract import serving
@@ -57,6 +57,7 @@ def populate(aws: SimulatedAws, owner: User | None = None) -> Server:
     _resources(server, aws)
     _accounts_and_policies(server)
     _backups(server)
+    _notifications(server, aws)
     server.ids |= serving.prepare()
     server.ids["server_id"] = str(settings.current().server_id)
     alert = make.alert(owner)
@@ -142,6 +143,29 @@ def _accounts_and_policies(server: Server) -> None:
         type(row).objects.filter(pk=row.pk).update(description=f"The {name} of everything")
         server.ids |= {f"{name}_name": row.name, f"{name}_description": f"The {name} of everything"}
     server.ids["_policy"] = policy
+
+
+def _notifications(server: Server, aws: SimulatedAws) -> None:
+    """A topic, the owner's settings with it, and an address that mail comes from."""
+    server.owner.email = "owner@example.com"
+    server.owner.save(update_fields=["email"])
+    topic = aws.client("sns", REGION).create_topic(Name="told")["TopicArn"]
+    row = make.notification(
+        server.owner, authentication=Authentication.ASSUME_ROLE, account_id=server.ids["account"],
+        alerts_enabled=True, alerts_topic_arn=topic, summary_enabled=True, summary_topic_arn=topic,
+    )  # fmt: skip
+    EmailIdentity.objects.update_or_create(
+        pk=1,
+        defaults={
+            "enabled": True, "email_address": "cpm@example.com", "authentication": Authentication.KEYS,
+            "access_key": server.ids["aws_access_key"], "region": REGION,
+            "secret_key": encrypt_secret(server.ids["aws_secret_key"]),
+        },
+    )  # fmt: skip
+    server.ids |= {
+        "notification": row.pk, "topic": topic, "spare_user": make.user().pk,
+        "account_as_text": str(server.ids["account"]),
+    }  # fmt: skip
 
 
 def _backups(server: Server) -> None:

@@ -1,8 +1,10 @@
 """What a good request needs beyond what the contract's types say: which object, and which values make sense."""
 
 import re
+from collections.abc import Callable
 from typing import Any
 
+from cpm.models import Notification
 from tests.contract.facts import Operation, schema
 from tests.contract.populated import Server
 
@@ -24,6 +26,7 @@ OBJECTS: tuple[tuple[str, str], ...] = (
     (r"/recoveries/\{id\}", "recovery"),
     (r"/schedules/\{schedule_id\}/disable_times/\{id\}", "disable_time"),
     (r"/schedules/\{(id|schedule_id)\}", "schedule"),
+    (r"/settings/notifications/\{id\}", "notification"),
     (r"/users/\{id\}", "other_user"),
 )
 # Operations whose object must be in a certain state.
@@ -58,6 +61,17 @@ VOLUME_RECOVERY = {
     "attach_to": None, "device": "/dev/xvdf", "aws_resource_type": "gp3", "iops": 3000, "zone": "us-east-1a",
     "credentials": None, "to_account": "{account}",
 }  # fmt: skip
+NOTIFICATION = {
+    "sns_authentication": "A", "sns_account": "{account}", "sns_region": "us-east-1",
+    "alerts": {
+        "enabled": True, "create_new_topic": True, "add_user_email": True, "sns_alerts_topic_arn": "{topic}",
+    },
+    "daily_summary": {
+        "enable_summary": True, "create_new_summery_topic": True, "add_user_email_to_summary": True,
+        "sns_summary_topic_arn": "{topic}", "summary_daily_time": "09:00", "use_same_sns_topic": False,
+    },
+}  # fmt: skip
+ADDRESS = "cpm@example.com"
 BODIES: dict[str, dict[str, Any]] = {
     "4.2": {**KEYS, "is_dr_account": False},
     "4.5": {**KEYS, "is_dr_account": False},
@@ -71,6 +85,13 @@ BODIES: dict[str, dict[str, Any]] = {
     "13.60": {"aws_region": "us-east-1", "aws_resource_id": "{aws_other_volume}"},
     "10.1": {"username": "a-name"},
     "23.1": {"activation_key": "ABCD-1234-EFGH-5678"},
+    "23.17": {
+        "email_address": ADDRESS, "ses_authentication": "A", "ses_account": "{account_as_text}",
+        "ses_region": "us-east-1",
+    },
+    "23.19": {"email_address": ADDRESS},
+    "23.41": NOTIFICATION,
+    "23.44": NOTIFICATION,
     "23.46": {"address": "{proxy_address}", "port": "{proxy_port}", "enabled": False},
     "23.48": {"address": "{proxy_address}", "port": "{proxy_port}", "user": None, "password": None},
     "25.1": {"api_key": "{api_key}"},
@@ -81,7 +102,8 @@ BODIES: dict[str, dict[str, Any]] = {
 HEADERS: dict[str, dict[str, str]] = {"23.23": {"x-confirm-identifier": "{server_id}"}}
 # What makes sense when only the required fields are sent: the server's own role needs no keys.
 BARE: dict[str, dict[str, Any]] = {
-    number: {"authentication": "R"} for number in ("4.2", "4.5", "4.12", "4.15")
+    **{number: {"authentication": "R"} for number in ("4.2", "4.5", "4.12", "4.15")},
+    "23.41": {"sns_authentication": "R"},
 }
 # Query parameters that an operation cannot do without, and values that make sense.
 QUERIES: dict[str, Any] = {
@@ -91,7 +113,17 @@ QUERIES: dict[str, Any] = {
     "region": "{region}", "recovery_scenario_record": "1", "scheduled_report": "1", "exact_match": "true",
     "original_user": "{user}", "aws_region": "us-east-1", "page": "1", "page_size": "5", "search": "a", "ordering": None,
     "check_aws_permissions": "true", "collect_backup_logs_period": "day", "collect_system_logs": "1",
-    "collect_worker_logs": "false",
+    "collect_worker_logs": "false", "email_address": ADDRESS,
+}  # fmt: skip
+# What must be otherwise before the operation is called: a user who has settings already gets no others.
+BEFORE: dict[str, Callable[[Server], object]] = {
+    "23.41": lambda server: Notification.objects.filter(user=server.owner).update(user=server.ids["spare_user"]),
+}
+# What finds a row through something that the row does not show.
+SEARCHED: dict[str, str] = {
+    "username of original user": "{owner_name}",
+    "name of related schedule": "{schedule_name}", "description of related schedule": "{schedule_description}",
+    "name of related policy": "{policy_name}", "description of related policy": "{policy_description}",
 }  # fmt: skip
 
 

@@ -17,7 +17,7 @@ from tests.domain.world import DR_ACCOUNT, World
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "deploy" / "iam"
-CALLERS = ("flows", "services", "resources", "scheduler", "aws", "admin", "commands")
+CALLERS = ("flows", "services", "notifications", "resources", "scheduler", "aws", "admin", "commands")
 # GetCallerIdentity needs no permission.
 FREE = {"sts:GetCallerIdentity"}
 

@@ -87,7 +87,8 @@ def test_fifo_topics_drop_repetitions(aws: SimulatedAws, refused) -> None:
     with refused("InvalidParameter"):
         sns.publish(TopicArn=arn, Message="text")
     first, again = (
-        sns.publish(TopicArn=arn, Message="text", MessageGroupId="g", MessageDeduplicationId="d") for _ in range(2)
+        sns.publish(TopicArn=arn, Message="text", MessageGroupId="g", MessageDeduplicationId="d")
+        for _ in range(2)
     )
 
     assert first["MessageId"] == again["MessageId"]
@@ -104,9 +105,12 @@ def test_an_address_is_verified_when_its_owner_confirms(aws: SimulatedAws) -> No
     assert status() == {}
     ses.verify_email_identity(EmailAddress=ALICE)
     assert status()[ALICE]["VerificationStatus"] == "Pending"
-    assert aws.client("ses", "eu-west-1").get_identity_verification_attributes(Identities=[ALICE])[
-        "VerificationAttributes"
-    ] == {}
+    assert (
+        aws.client("ses", "eu-west-1").get_identity_verification_attributes(Identities=[ALICE])[
+            "VerificationAttributes"
+        ]
+        == {}
+    )
     aws.control("POST", "/ses", {"address": ALICE})
     ses.verify_email_identity(EmailAddress=ALICE)
     assert status()[ALICE]["VerificationStatus"] == "Success"
