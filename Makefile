@@ -5,12 +5,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 LOCAL_STAMP := $(VENV)/.cpm-local
 DEV_STAMP := $(VENV)/.cpm-dev
+CLIENT_STAMP := .venv-client/.cpm-client
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 UV ?= uv
 COMPILE := $(UV) pip compile -q --universal --generate-hashes --no-emit-index-url --no-emit-find-links \
 	--no-annotate --no-header --python-version 3.11 --allow-unsafe
 
-.PHONY: help venv venv-dev demo up test contract chaos bench lint requirements clean
+.PHONY: help venv venv-dev venv-client demo up test contract chaos bench lint requirements clean
 .DEFAULT_GOAL := help
 
 help:
@@ -39,9 +40,17 @@ $(DEV_STAMP): requirements/dev.txt pyproject.toml | $(BIN)/python
 	$(PIP) install --no-deps --no-build-isolation --editable .
 	@touch $@ $(LOCAL_STAMP)
 
+# The generator of API clients has its own environment: its pins would hold back those of the server.
+$(CLIENT_STAMP): requirements/client.txt | $(BIN)/python
+	$(BIN)/python -m venv .venv-client
+	.venv-client/bin/python -m pip --disable-pip-version-check --quiet install --require-hashes -r requirements/client.txt
+	@touch $@
+
 venv: $(LOCAL_STAMP)
 
 venv-dev: $(DEV_STAMP)
+
+venv-client: $(CLIENT_STAMP)
 
 demo: venv
 	$(BIN)/cpm demo
@@ -54,7 +63,7 @@ lint: venv-dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 
-test: lint
+test: lint venv-client
 	$(BIN)/python -m tests.check_migrations
 	$(BIN)/python -m pytest
 
@@ -71,6 +80,7 @@ requirements:
 	$(COMPILE) pyproject.toml -o requirements/base.txt
 	$(COMPILE) --extra local pyproject.toml -o requirements/local.txt
 	$(COMPILE) --extra local --extra dev pyproject.toml -o requirements/dev.txt
+	$(COMPILE) requirements/client.in -o requirements/client.txt
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .venv-client build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -15,6 +15,7 @@ from api.fields import Fields
 from api.filters import parameter
 from api.idempotency import HEADER
 from api.pagination import OptionalPagination
+from api.parsers import JsonParser
 from api.renderers import CsvRenderer, JsonRenderer
 from api.views import Endpoint
 
@@ -86,6 +87,10 @@ class ContractSchema(AutoSchema):
     def get_request_serializer(self) -> Any:
         operation = self.operation_declared
         return operation.body if operation else None
+
+    def map_parsers(self) -> list[Any]:
+        # Tokens may be asked for with a form too, which generated clients cannot tell from the same body in JSON.
+        return [JsonParser.media_type]
 
     def _get_response_bodies(self, direction: Any = "response") -> Schema:
         operation = self.operation_declared
@@ -243,6 +248,8 @@ def complete(result: Schema, generator: Any, request: Any, public: bool) -> Sche
     used = {tag for _, operation in operations_of(result) for tag in operation["tags"]}
     result["tags"] = [{"name": tag} for tag in sorted(used)]
     for _, operation in operations_of(result):
+        if "requestBody" in operation:
+            operation["requestBody"]["required"] = True
         answers = [answer for answer in operation["responses"].values() if "$ref" not in answer]
         for described in (operation.get("requestBody"), *answers):
             for kind, media in (described or {}).get("content", {}).items():
