@@ -2,6 +2,7 @@
 
 import os
 import socket
+import ssl
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, NoReturn
@@ -66,10 +67,18 @@ def api(
     port: Annotated[int, typer.Option(help="Port to listen on; 0 picks a free one.", min=0, max=65535)] = 8080,
     processes: Annotated[int, typer.Option(help="Server processes.", min=1)] = programs.API_PROCESSES,
     threads: Annotated[int, typer.Option(help="Threads of each process.", min=1)] = programs.API_THREADS,
+    certificate: Annotated[
+        Path | None, typer.Option(help="Serve HTTPS with this certificate (PEM, with its chain). [default: plain HTTP]")
+    ] = None,
+    key: Annotated[Path | None, typer.Option(help="The key of the certificate (PEM, without a passphrase).")] = None,
 ) -> None:
     """Run the API and the admin alone."""
     bind = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-    _become(programs.api(bind, processes=processes, threads=threads))
+    tls = _tls(certificate, key)
+    if tls:
+        # What clients may download as the server's certificate.
+        os.environ["CPM_TLS_CERTIFICATE_FILE"] = str(tls[0])
+    _become(programs.api(bind, processes=processes, threads=threads, tls=tls))
 
 
 @app.command()
@@ -92,6 +101,22 @@ def beat() -> None:
     """Run the clock that offers due work."""
     folder = DataFolder(default_data_folder(os.environ))
     _become(programs.beat(str(folder.run / f"beat-schedule-{socket.gethostname()}")))
+
+
+def _tls(certificate: Path | None, key: Path | None) -> tuple[Path, Path] | None:
+    """The two files, after a look into them: the web server would only complain at the first connection."""
+    if certificate is None and key is None:
+        return None
+    if certificate is None or key is None:
+        raise typer.BadParameter("--certificate and --key belong together; give both.")
+    try:
+        # The callback keeps OpenSSL from asking the terminal for a passphrase.
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key, password=lambda: "")
+    except (OSError, ValueError) as error:
+        raise typer.BadParameter(
+            f"No PEM certificate with its key, or the key has a passphrase: {certificate}, {key} ({error})"
+        ) from error
+    return certificate.absolute(), key.absolute()
 
 
 def _become(command: list[str]) -> NoReturn:

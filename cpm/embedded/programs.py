@@ -20,11 +20,18 @@ def import_path(environ: Mapping[str, str]) -> dict[str, str]:
     }
 
 
-def api(bind: str, *, processes: int = API_PROCESSES, threads: int = API_THREADS) -> list[str]:
+def api(
+    bind: str,
+    *,
+    processes: int = API_PROCESSES,
+    threads: int = API_THREADS,
+    tls: tuple[Path, Path] | None = None,
+) -> list[str]:
     """The web server. Threads, because requests wait for the database; WSGI, because it streams lists as they come.
 
-    `bind` is host:port, or fd://N for a socket that is already open.
+    `bind` is host:port, or fd://N for a socket that is already open. `tls` are a certificate and its key.
     """
+    files = ("--certfile", str(tls[0]), "--keyfile", str(tls[1])) if tls else ()
     return [
         *(sys.executable, "-m", "gunicorn", "cpm.wsgi:application", "--bind", bind),
         *("--worker-class", "gthread", "--workers", str(processes), "--threads", str(threads)),
@@ -33,6 +40,7 @@ def api(bind: str, *, processes: int = API_PROCESSES, threads: int = API_THREADS
         "--preload",
         # The control socket would lie in the home folder, shared by all stacks of a user.
         "--no-control-socket",
+        *files,
     ]
 
 

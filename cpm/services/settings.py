@@ -101,7 +101,10 @@ def change_cost_explorer(*, actor: Actor, enabled: bool) -> ServerSettings:
 
 @transaction.atomic
 def change(actor: Actor, noun: str, fields: Mapping[str, Any], right: str = RIGHT) -> ServerSettings:
-    """Changes the named columns and records it under the noun; others keep their value."""
+    """Changes the named columns and records it under the noun; others keep their value.
+
+    What is as it was already is not recorded.
+    """
     found = locked(actor, ServerSettings, right)
     before = audit.state_of(found)
     problems: dict[str, list[Problem]] = {}
@@ -112,6 +115,8 @@ def change(actor: Actor, noun: str, fields: Mapping[str, Any], right: str = RIGH
         setattr(found, name, value)
     if problems:
         raise ValidationFailed(problems)
-    found.save(update_fields=list(fields))
-    audit.record(actor, f"{noun}.updated", found, before=before, after=audit.state_of(found))
+    after = audit.state_of(found)
+    if after != before:
+        found.save(update_fields=list(fields))
+        audit.record(actor, f"{noun}.updated", found, before=before, after=after)
     return found

@@ -301,6 +301,7 @@ def test_the_rules_of_cleanup_are_changed_within_limits():
     rules = {
         "cleanup_interval": 12, "keep_deleted_backup_records": 30, "keep_user_audit_logs_days": 30,
         "keep_resource_control_records": 30, "days_until_single_ami_rotation": 30, "encryption_key_detection": "D",
+        "capture_vpcs_interval": 24, "tag_scan_interval": 6, "log_mode": "STANDARD",
     }  # fmt: skip
     client = client_of(root)
 
