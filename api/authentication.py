@@ -16,7 +16,10 @@ from cpm.lib.states import Role
 from cpm.models import User
 from cpm.services import apikeys
 
-KEY_CLAIM, ISSUED_CLAIM = "key", "iat"
+KEY_CLAIM = "key"
+# When the key was shown. Access tokens inherit it from their refresh token, so that the end of all tokens before a
+# moment ends those too; and it is finer than the whole seconds of "iat".
+OBTAINED_CLAIM = "obtained"
 REFUSED = "The token is wrong or expired, or its API key was revoked. Obtain a new one."
 
 
@@ -26,8 +29,7 @@ def obtain(api_key: str) -> RefreshToken:
     key = apikeys.authenticate(key=api_key, now=now)
     token: RefreshToken = RefreshToken.for_user(key.user)  # type: ignore[assignment]  # typed as the base class
     token[KEY_CLAIM] = key.pk
-    # Finer than the whole seconds of the library, so that a token and the end of all tokens have an order.
-    token[ISSUED_CLAIM] = now.timestamp()
+    token[OBTAINED_CLAIM] = now.timestamp()
     return token
 
 
@@ -44,22 +46,22 @@ def refresh(text: str) -> str:
 def user_of(token: Token) -> User:
     """The user of a token whose signature and age were checked. Raises `AuthenticationFailed`."""
     key, owner = token.get(KEY_CLAIM), str(token.get("user_id"))
-    issued = token.get(ISSUED_CLAIM, 0)
-    is_ours = isinstance(key, int) and owner.isdecimal() and isinstance(issued, int | float)
-    user = live_user(key, int(owner), issued) if is_ours else None
+    obtained = token.get(OBTAINED_CLAIM, 0)
+    is_ours = isinstance(key, int) and owner.isdecimal() and isinstance(obtained, int | float)
+    user = live_user(key, int(owner), obtained) if is_ours else None
     if user is None:
         raise AuthenticationFailed(REFUSED)
     return user
 
 
-def live_user(key: int, owner: int, issued: float) -> User | None:
+def live_user(key: int, owner: int, obtained: float) -> User | None:
     """The owner of an API key with the environment, and for root whom it reaches, in one indexed query.
 
     None if the key was revoked, belongs to somebody else, one of the two users is not active, or the owner's tokens
-    of the time `issued` (seconds since 1970) were ended.
+    of the time `obtained` (seconds since 1970) were ended.
     """
     with connection.cursor() as cursor:
-        cursor.execute(_live_user_query(), [key, owner, float(issued)])
+        cursor.execute(_live_user_query(), [key, owner, float(obtained)])
         row = cursor.fetchone()
     if row is None:
         return None

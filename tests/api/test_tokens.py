@@ -6,9 +6,11 @@ import jwt
 import pytest
 from django.conf import settings
 from django.test import Client
+from django.utils import timezone
 
 from api import authentication
-from cpm.models import ApiKey, User
+from cpm.models import Actor, ApiKey, User
+from cpm.services import users
 from tests import factories
 
 pytestmark = pytest.mark.django_db
@@ -112,3 +114,51 @@ def test_a_request_asks_once_who_it_is(django_assert_num_queries):
     with django_assert_num_queries(1):
         Client().get("/api/no/such/", headers={"authorization": f"Bearer {token}"})
         Client().get("/api/backups/?page=x", headers={"authorization": f"Bearer {token}"})
+
+
+def test_tokens_from_before_their_end_are_refused_and_later_ones_are_not():
+    user, other = factories.user(), factories.user()
+    before, theirs = obtained(user), obtained(other)
+
+    users.revoke_tokens(actor=Actor.of(user), user=user, now=timezone.now())
+    after = obtained(user)
+
+    assert [get(tokens["access"]) for tokens in (before, after, theirs)] == [401, 200, 200]
+    refused = Client().post("/api/token/refresh/", {"refresh": before["refresh"]}, "application/json")
+    assert refused.status_code == 401
+    renewed = Client().post("/api/token/refresh/", {"refresh": after["refresh"]}, "application/json")
+    assert get(renewed.json()["access"]) == 200
+
+
+def test_an_access_token_is_as_old_as_its_refresh_token():
+    user = factories.user()
+    tokens = obtained(user)
+    access = Client().post("/api/token/refresh/", {"refresh": tokens["refresh"]}, "application/json")
+    moment = jwt.decode(tokens["access"], options={"verify_signature": False})["obtained"]
+
+    User.objects.filter(pk=user.pk).update(tokens_valid_from=datetime.fromtimestamp(moment, UTC))
+
+    assert get(access.json()["access"]) == 401
+
+
+def test_a_delegate_keeps_its_tokens_when_its_users_end():
+    owner = factories.user()
+    token = obtained(factories.delegate(owner))["access"]
+
+    users.revoke_tokens(actor=Actor.of(owner), user=owner, now=timezone.now())
+
+    assert get(token) == 200
+
+
+def test_every_401_says_how_to_log_in():
+    client = Client()
+    answers = [
+        client.get("/api/policies/"),
+        client.get("/api/policies/", headers={"authorization": "Bearer nonsense"}),
+        client.get("/api/policies/", headers={"authorization": "Basic abc"}),
+        client.post("/api/token/obtain/api_key/", {"api_key": "cpm_wrong"}, "application/json"),
+        client.post("/api/token/refresh/", {"refresh": "wrong"}, "application/json"),
+    ]
+
+    assert {answer.status_code for answer in answers} == {401}
+    assert {answer["WWW-Authenticate"] for answer in answers} == {'Bearer realm="CPM"'}

@@ -270,3 +270,13 @@ def test_keys_rotate_and_secrets_stay_readable(tmp_path, settings):
     for number, account in enumerate(accounts):
         stored = Account.objects.get(pk=account.pk).secret_key
         assert not new.needs_rotation(stored) and new.decrypt(stored) == f"secret {number}"
+
+
+def test_tokens_of_a_user_are_ended():
+    user = factories.user()
+
+    ended = _cpm("apikey", "revoke-tokens", user.username)
+
+    user.refresh_from_db()
+    assert ended.exit_code == 0 and user.tokens_valid_from is not None
+    assert _cpm("apikey", "revoke-tokens", "nobody").exit_code == 1

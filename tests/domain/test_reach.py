@@ -20,7 +20,7 @@ pytestmark = pytest.mark.django_db
 def by_token(user: User) -> User:
     """The user as a request has it."""
     key = ApiKey.objects.get(key_hash=hash_api_key(factories.api_key(user)))
-    found = authentication.live_user(key.pk, user.pk, issued=0)
+    found = authentication.live_user(key.pk, user.pk, obtained=0)
     assert found
     return found
 

@@ -4,8 +4,8 @@ import pytest
 
 from cpm.lib import errors
 from cpm.lib.states import Role
-from cpm.models import Actor, ApiKey, User
-from cpm.services import apikeys, users
+from cpm.models import Actor, ApiKey, AuditRecord, User
+from cpm.services import apikeys, attempts, users
 from tests import factories
 from tests.factories import NOW
 
@@ -147,3 +147,116 @@ def test_use_is_noted_at_most_once_a_minute():
         seen.append((ApiKey.objects.get(user=user).last_used_at - NOW).total_seconds())
 
     assert seen == [0, 0, 61]
+
+
+def test_a_user_is_known_by_the_letters_that_names_have():
+    actor = Actor.of(factories.root())
+
+    with pytest.raises(errors.ValidationFailed) as refused:
+        users.create(actor=actor, username="no spaces", password=GOOD_PASSWORD, role=Role.MANAGED)
+
+    assert refused.value.errors["username"][0][1] == "invalid_name"
+
+
+def test_flags_of_another_kind_of_profile_are_refused():
+    actor = Actor.of(factories.root())
+
+    with pytest.raises(errors.ValidationFailed) as user:
+        users.create(
+            actor=actor, username="u", password=GOOD_PASSWORD, role=Role.MANAGED, allow_recovery=True
+        )
+    with pytest.raises(errors.ValidationFailed) as delegate:
+        users.create(
+            actor=actor,
+            username="d",
+            password=GOOD_PASSWORD,
+            role=Role.DELEGATE,
+            original_user=actor.user.pk,
+            max_accounts=1,
+        )
+
+    assert user.value.errors["allow_recovery"][0][1] == "not_in_profile"
+    assert delegate.value.errors["max_accounts"][0][1] == "not_in_profile"
+
+
+def test_a_reset_password_ends_tokens_and_the_lock_out():
+    user = factories.user()
+    counters = attempts.by_password("203.0.113.5", user.username)
+    for _ in range(10):
+        with pytest.raises(errors.AuthenticationFailed), attempts.counted(counters, now=NOW):
+            raise errors.AuthenticationFailed
+
+    users.reset_password(actor=Actor.of(factories.root()), user=user, password=GOOD_PASSWORD, now=NOW)
+
+    user.refresh_from_db()
+    assert user.check_password(GOOD_PASSWORD)
+    assert user.tokens_valid_from == NOW
+    with attempts.counted(counters, now=NOW):
+        pass
+
+
+def test_only_root_resets_passwords_and_not_its_own():
+    user, root = factories.user(), factories.root()
+
+    with pytest.raises(errors.PermissionDenied):
+        users.reset_password(actor=Actor.of(user), user=user, password=GOOD_PASSWORD, now=NOW)
+    with pytest.raises(errors.NotFound):
+        users.reset_password(actor=Actor.of(root), user=root, password=GOOD_PASSWORD, now=NOW)
+
+
+def test_people_who_know_the_old_password_give_themselves_a_new_one():
+    user = factories.user()
+    user.set_password("the-old-password")
+    user.save()
+    actor = Actor.of(user)
+
+    with pytest.raises(errors.ValidationFailed):
+        users.change_own_password(actor=actor, old_password="x", new_password=GOOD_PASSWORD, now=NOW)
+    users.change_own_password(
+        actor=actor, old_password="the-old-password", new_password=GOOD_PASSWORD, now=NOW
+    )
+
+    user.refresh_from_db()
+    assert user.check_password(GOOD_PASSWORD)
+    assert user.tokens_valid_from == NOW
+    assert AuditRecord.objects.get(event_type="user.password_changed").subject_id == user.pk
+
+
+def test_a_deactivated_user_is_out_for_good_until_it_is_let_in_again():
+    user, actor = factories.user(), Actor.of(factories.root())
+    key = factories.api_key(user)
+
+    users.set_active(actor=actor, user=user, active=False, now=NOW)
+    with pytest.raises(errors.AuthenticationFailed):
+        apikeys.authenticate(key=key, now=NOW)
+    users.set_active(actor=actor, user=user, active=True, now=NOW)
+
+    assert apikeys.authenticate(key=key, now=NOW).user == user
+    user.refresh_from_db()
+    assert user.tokens_valid_from == NOW
+    with pytest.raises(errors.NotAllowed):
+        users.set_active(actor=actor, user=actor.user, active=False, now=NOW)
+
+
+def test_tokens_are_ended_by_their_user_and_by_root():
+    user = factories.user()
+
+    for number, actor in enumerate((Actor.of(user), Actor.of(factories.root()))):
+        users.revoke_tokens(actor=actor, user=user, now=NOW + timedelta(hours=number))
+        user.refresh_from_db()
+        assert user.tokens_valid_from == NOW + timedelta(hours=number)
+    with pytest.raises(errors.PermissionDenied):
+        users.revoke_tokens(actor=Actor.of(factories.user()), user=user, now=NOW)
+
+
+def test_keys_are_recorded_without_the_key():
+    user = factories.user()
+    key = apikeys.mint(actor=Actor.of(user), user=user, name="script")
+    row = ApiKey.objects.get(user=user)
+    apikeys.revoke(actor=Actor.of(user), key=row, now=NOW)
+
+    made, revoked = AuditRecord.objects.filter(subject_type="apikey").order_by("pk")
+
+    assert (made.event_type, revoked.event_type) == ("api_key.created", "api_key.revoked")
+    assert key not in f"{made.log}{made.after}" and row.key_hash not in f"{made.after}"
+    assert made.owner_id == user.pk
