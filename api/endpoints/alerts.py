@@ -1,5 +1,8 @@
 """Alerts: what is wrong now."""
 
+from collections.abc import Sequence
+from functools import cached_property
+
 from django.http.response import HttpResponseBase
 from django.urls import path
 from rest_framework.request import Request
@@ -7,6 +10,7 @@ from rest_framework.response import Response
 
 from api.fields import Choice, Fields, Integer, Moment, Text
 from api.views import Operation, Records
+from cpm import permissions
 from cpm.lib.states import Severity
 from cpm.models import Alert
 from cpm.services import alerts
@@ -37,6 +41,13 @@ class Alerts(Records):
             "alerts.delete", since="1.2.0", answers=204, content=False, summary="Dismiss an alert"
         ),
     }
+
+    @cached_property
+    def owners(self) -> Sequence[int]:
+        # Reading may reach further than dismissing: notification settings can include managed users.
+        if self.operation.right == alerts.READ:
+            return alerts.shown_owners(self.actor.user)
+        return permissions.owners(self.actor.user, alerts.RIGHT)
 
     def destroy_all(self, request: Request) -> HttpResponseBase:
         alerts.delete_all(actor=self.actor)

@@ -4,6 +4,7 @@ from cpm.admin import (
     accounts,
     alerts,
     api_keys,
+    audit,
     backups,
     fleet,
     jobs,
@@ -17,6 +18,6 @@ from cpm.admin import (
 )
 
 __all__ = [
-    "accounts", "alerts", "api_keys", "backups", "fleet", "jobs", "login", "policies", "recoveries", "schedules",
+    "accounts", "alerts", "api_keys", "audit", "backups", "fleet", "jobs", "login", "policies", "recoveries", "schedules",
     "settings", "snapshots", "users",
 ]  # fmt: skip

@@ -7,6 +7,7 @@ from django.db.models import QuerySet
 from django.http import HttpRequest
 from unfold.decorators import display
 
+from cpm import permissions
 from cpm.admin.base import BAD, BUSY, POOR, ScopedAdmin, actor_of
 from cpm.lib.states import Severity
 from cpm.models import Alert
@@ -31,6 +32,9 @@ class AlertAdmin(ScopedAdmin):
     fields = ("title", "shown_severity", "category", "policy", "user", "alert_time", "message_body")
     readonly_fields = ("shown_severity",)
     actions = ("dismiss",)
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Alert]:
+        return permissions.owned_by(alerts.shown_owners(actor_of(request).user), Alert.objects.all())
 
     @display(description="Severity", ordering="severity", label=COLOURS)
     def shown_severity(self, row: Alert) -> str:

@@ -1,12 +1,31 @@
 """Alerts: raised and cleared by the flows; people may only dismiss them."""
 
 from django.db import transaction
+from django.db.models import Exists
 
 from cpm import permissions
-from cpm.models import Actor, Alert
+from cpm.lib.states import Role
+from cpm.models import Actor, Alert, Notification, User
 from cpm.services import audit, scope
 
 RIGHT = "alerts.delete"
+READ = "alerts.read"
+
+
+def shown_owners(user: User) -> list[int]:
+    """Ids of the users whose alerts this user reads, its own environment first. One query at most.
+
+    Those of managed users are there where the notification settings of the environment say so: for root of all of
+    them, for an independent user of those applied to it.
+    """
+    environment = user.environment
+    managed = User.objects.filter(role=Role.MANAGED).order_by("pk")
+    if environment.role == Role.INDEPENDENT:
+        managed = managed.filter(managing_users=environment)
+    elif environment.role != Role.ROOT:
+        return [environment.pk]
+    asked_for = Notification.objects.filter(user=environment, include_managed_user_alerts=True)
+    return [environment.pk, *managed.filter(Exists(asked_for)).values_list("pk", flat=True)]
 
 
 @transaction.atomic

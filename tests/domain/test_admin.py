@@ -17,7 +17,7 @@ MODELS = sorted((m for m in admin.site._registry if m._meta.app_label == "cpm"),
 NAMES = [model.__name__ for model in MODELS]
 MOST_QUERIES = 50
 ROOT_ONLY = {
-    "EmailIdentity", "FileLevelRecoverySettings", "FleetMember", "ProxySettings", "ServerSettings",
+    "AuditRecord", "EmailIdentity", "FileLevelRecoverySettings", "FleetMember", "ProxySettings", "ServerSettings",
 }  # fmt: skip
 
 
@@ -50,6 +50,7 @@ def populate(user, count=3) -> None:
         snapshot = factories.snapshot(backup, parent=instance)
         factories.recovery(snapshot)
         factories.alert(user, policy=policy)
+        factories.audit_record(user)
         factories.log_line("backup", backup.pk)
         factories.api_key(user)
         spec = queue.JobSpec("backup", "backup", backup.pk, [StepSpec("one")], user_id=user.pk)
