@@ -4,6 +4,7 @@ from typing import Any
 
 import orjson
 from django.db.models import TextField, Value
+from django.db.models.functions import NullIf
 from django.http import HttpResponse
 from django.http.response import HttpResponseBase
 from django.urls import path
@@ -60,7 +61,8 @@ class EmailIdentitySettings(Records):
         enabled=Boolean("enabled"),
         ses_access_key=Text("access_key"),
         ses_account=NumberAsText("account_id"),
-        ses_authentication=Choice("authentication", Authentication),
+        # Nothing until somebody has chosen.
+        ses_authentication=Choice(NullIf("authentication", Value("")), Authentication),
         ses_region=Text("region"),
         verify_source_address=Boolean("verify_source_address"),
     )

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 
 from django.db.models import Q, QuerySet
 
-from cpm.flows import alerting, audit_retention, deletion
+from cpm.flows import alerting, audit_retention, deletion, notify
 from cpm.flows.backup_rules import good_enough
 from cpm.flows.retention_rules import Candidate, judge
 from cpm.jobs import queue
@@ -154,7 +154,7 @@ def purge(context: StepContext) -> Outcome:
         old_jobs = Job.objects.filter(finished_at__lt=before, state__in=FINAL_JOB_STATES)
         jobs = list(old_jobs.values_list("pk", flat=True)[:PURGE_BATCH])
         Job.objects.filter(pk__in=jobs).delete()
-        LogLine.objects.filter(subject_type=SUBJECT, time__lt=before).delete()
+        LogLine.objects.filter(subject_type__in=(SUBJECT, notify.SUBJECT), time__lt=before).delete()
         oldest = context.now - timedelta(days=server.keep_user_audit_logs_days)
         audited = audit_retention.purge(before=oldest, now=context.now)
     if ids:
