@@ -9,6 +9,7 @@ from cpm.admin import (
     fleet,
     jobs,
     login,
+    notifications,
     policies,
     recoveries,
     schedules,
@@ -18,6 +19,6 @@ from cpm.admin import (
 )
 
 __all__ = [
-    "accounts", "alerts", "api_keys", "audit", "backups", "fleet", "jobs", "login", "policies", "recoveries", "schedules",
-    "settings", "snapshots", "users",
+    "accounts", "alerts", "api_keys", "audit", "backups", "fleet", "jobs", "login", "notifications", "policies", "recoveries",
+    "schedules", "settings", "snapshots", "users",
 ]  # fmt: skip
