@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
+import structlog
 from django.conf import settings
 from django.http.response import HttpResponseBase
 from rest_framework.request import Request
@@ -19,6 +20,8 @@ from cpm.reports import columns, signature
 from cpm.reports.base import Report
 from cpm.reports.columns import Column
 from cpm.reports.stream import CsvFile, Finish, JsonLines
+
+log = structlog.get_logger(__name__)
 
 KINDS: Mapping[type[Column], type[Field]] = {
     columns.Text: fields.Text,
@@ -98,5 +101,8 @@ def _signing() -> Finish:
     try:
         key = signature.private_keys(Path(settings.CPM_REPORT_KEYS_FILE), make=True)[0]
     except KeyFileError as error:
-        raise PreconditionFailed("report_key_unusable", str(error)) from error
+        # It names files of the server, which are no business of a tenant's.
+        log.error("reports cannot be signed", error=str(error))
+        message = "The server's key for signing reports cannot be used; its log says why. JSON needs no key."
+        raise PreconditionFailed("report_key_unusable", message) from error
     return lambda pieces: signature.signed(pieces, key)

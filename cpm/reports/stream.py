@@ -18,6 +18,8 @@ from django.db.models import QuerySet
 from cpm.reports.columns import Column
 
 PIECE = 64 * 1024
+# Until the end of the transaction.
+_SESSION = "SELECT set_config('TimeZone', %s, true), set_config('DateStyle', 'ISO', true)"
 Rows = QuerySet[Any, Any]
 Finish = Callable[[Iterator[bytes]], Iterator[bytes]]
 
@@ -101,7 +103,7 @@ def _wrapped(shown: str, rows: Rows, width: int) -> tuple[str, Sequence[Any]]:
 
 def _copied(columns: Sequence[Column], rows: Rows, zone: str) -> Generator[bytes, None, None]:
     """The lines in pieces of about `PIECE` bytes. Leaving the generator early cancels the COPY."""
-    shown = ", ".join(column.as_cell(f"c{place}", zone) for place, column in enumerate(columns))
+    shown = ", ".join(column.as_cell(f"c{place}") for place, column in enumerate(columns))
     try:
         sql, values = _wrapped(shown, rows, len(columns))
     except EmptyResultSet:
@@ -111,12 +113,14 @@ def _copied(columns: Sequence[Column], rows: Rows, zone: str) -> Generator[bytes
         # COPY takes no parameters: psycopg writes them as literals, quoted by their types.
         bound = psycopg.ClientCursor(connection).mogrify(sql.encode(), values)
         statement = b"COPY (%s) TO STDOUT WITH (FORMAT csv)" % bound.encode()
-        with psycopg.Cursor(connection) as cursor, cursor.copy(statement) as copy:
-            held, size = [], 0
-            while row := copy.read():
-                held.append(row)
-                size += len(row)
-                if size >= PIECE:
-                    yield b"".join(held)
-                    held, size = [], 0
+        with psycopg.Cursor(connection) as cursor:
+            cursor.execute(_SESSION, [zone])
+            with cursor.copy(statement) as copy:
+                held, size = [], 0
+                while row := copy.read():
+                    held.append(row)
+                    size += len(row)
+                    if size >= PIECE:
+                        yield b"".join(held)
+                        held, size = [], 0
         yield b"".join(held)

@@ -10,7 +10,7 @@ from django.db.models.functions import Cast, Concat
 
 from cpm.models import UsageRecord
 from cpm.reports.base import Report, Rows
-from cpm.reports.columns import Column, Flag, Moment, Number, Numeral, Text
+from cpm.reports.columns import Column, Flag, Number, Numeral, Text
 
 # Name in the API, heading, column of the record.
 MEASURES = (
@@ -48,6 +48,11 @@ def _without_name(noun: str, path: str) -> Expression:
     return Concat(Value(f"{noun}-"), Cast(path, TextField()), output_field=TextField())
 
 
+def _day() -> Column:
+    """The date of a line: numbers are kept by day, so its time of day would say nothing."""
+    return Text("report_time", "Report Date", Cast("day", TextField()))
+
+
 def _measures(kind: type[Number], measures: tuple[tuple[str, str, str], ...]) -> tuple[Column, ...]:
     return tuple(kind(name, title, path) for name, title, path in measures)
 
@@ -65,7 +70,7 @@ def _detailed(name: str, *, named: bool) -> Report:
             *_measures(Numeral, MEASURES + COPIED),
             *(Flag(switch, title) for switch, title in SWITCHES),
             Numeral(*TOTAL, STORAGE),
-            Moment("report_time", "Report Time"),
+            _day(),
         ),
         order=("day", "user_id", "account_id"),
         prepare=_named if named else _nameless,
@@ -84,7 +89,7 @@ def _summary(name: str, *, named: bool) -> Report:
             *(Numeral(field, title, Sum(path)) for field, title, path in MEASURES + COPIED),
             *(Flag(switch, title, BoolOr(switch)) for switch, title in SWITCHES),
             Numeral(*TOTAL, Sum(STORAGE)),
-            Moment("report_time", "Report Time", Max("report_time")),
+            _day(),
         ),
         order=("day", "user_id"),
         keys=("day", "user_id"),

@@ -18,6 +18,7 @@ BENCHMARKS = {
     "engine": "tests.benchmarks.engine",
     "lists": "tests.benchmarks.lists",
     "planner": "tests.benchmarks.planner",
+    "reports": "tests.benchmarks.reports",
 }
 # The engine is measured with Celery; the others run their steps in their own process, or none.
 WAKE = {"engine": "tests.benchmarks.engine_tasks.wake"}

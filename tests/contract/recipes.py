@@ -111,6 +111,7 @@ QUERIES: dict[str, Any] = {
     "status": None, "dr_status": "N", "s3_copy_status": "Z", "is_freezer_item": "false", "from_time": "2026-01-01",
     "to_time": "2027-01-01T00:00:00Z", "start_time": "2026-11-21T05:00:00Z", "days_ahead": "3", "tracker_id": "1",
     "region": "{region}", "recovery_scenario_record": "1", "scheduled_report": "1", "exact_match": "true",
+    "backup_id": "{backup}", "is_retry": "false", "marked_for_deletion": "false",
     "original_user": "{user}", "aws_region": "us-east-1", "page": "1", "page_size": "5", "search": "a", "ordering": None,
     "check_aws_permissions": "true", "collect_backup_logs_period": "day", "collect_system_logs": "1",
     "collect_worker_logs": "false", "email_address": ADDRESS,
