@@ -59,6 +59,7 @@ class Backup(CpmModel):
             models.Index(name="backup_by_account_start", fields=["account", "-start_time", "-id"]),
             models.Index(name="backup_by_policy_start", fields=["policy", "-start_time", "-id"]),
             models.Index(name="backup_by_start", fields=["-start_time", "-id"]),
+            models.Index(name="backup_frozen", fields=["user"], condition=models.Q(is_freezer_item=True)),
             models.Index(
                 name="backup_running",
                 fields=["policy"],
