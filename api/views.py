@@ -22,7 +22,7 @@ from functools import cached_property
 from typing import Any, ClassVar, cast
 
 import orjson
-from django.db.models import Model, QuerySet
+from django.db.models import BigIntegerField, Model, QuerySet, Subquery
 from django.db.models.expressions import RawSQL
 from django.http import Http404, HttpResponse, StreamingHttpResponse
 from django.http.response import HttpResponseBase
@@ -78,6 +78,13 @@ class Operation:
     starts_work: bool = False
     feature: Feature | None = None
     summary: str = ""
+
+
+class NumberOf(Subquery):
+    """How many rows a queryset has, as a part of another query."""
+
+    template = "(SELECT count(*) FROM (%(subquery)s) AS counted)"
+    output_field = BigIntegerField()
 
 
 class Endpoint(ViewSetMixin, APIView):
@@ -197,11 +204,13 @@ class Records(Endpoint):
             request, window, pairs[0][1] if pairs else 0, [text for text, _ in pairs]
         )
 
-    def position(self, found: Rows, window: Window) -> tuple[int | RawSQL, Rows, int]:
+    def position(self, found: Rows, window: Window) -> tuple[int | RawSQL | Subquery, Rows, int]:
         """How many rows there are, the rows in order, and where in them the page begins.
 
-        For a first page the number may be SQL, to be answered along with the rows.
+        For a first page the number is an expression, to be answered along with the rows.
         """
+        if window.number == 1:
+            return NumberOf(found.order_by().values("pk")), found.order_by(*self.asked.ordering), 0
         total = found.count()
         window.check(total)
         return total, found.order_by(*self.asked.ordering), window.offset

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from django.db.models import BooleanField, Exists, ExpressionWrapper, OuterRef, Q, TextField
+from django.db.models import BooleanField, Exists, ExpressionWrapper, OuterRef, Q, Subquery, TextField
 from django.db.models.expressions import RawSQL
 from django.db.models.functions import Cast
 from django.http.response import HttpResponseBase
@@ -134,7 +134,7 @@ class Backups(Records):
         ),
     }  # fmt: skip
 
-    def position(self, found: Rows, window: Window) -> tuple[int | RawSQL, Rows, int]:
+    def position(self, found: Rows, window: Window) -> tuple[int | RawSQL | Subquery, Rows, int]:
         """Counts and deep pages come from the tally where it knows the answer; see `cpm.models.tally`."""
         scope = self._tallied()
         if scope is None:

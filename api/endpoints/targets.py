@@ -227,8 +227,9 @@ class SelectedVolumes(Records):
         return queryset.filter(target=self.target())
 
     def create(self, request: Request, policy_id: int, instance_id: int) -> HttpResponseBase:
+        target = self.target()
         resource_id = self.body()["aws_resource_id"]
-        made = targets.add_instance_volume(actor=self.actor, target=self.target(), resource_id=resource_id)
+        made = targets.add_instance_volume(actor=self.actor, target=target, resource_id=resource_id)
         return self.show(made.pk)
 
     def destroy(self, request: Request, policy_id: int, instance_id: int, id: int) -> Response:

@@ -17,6 +17,7 @@ BENCHMARKS = {
     "aws_calls": "tests.benchmarks.aws_calls",
     "engine": "tests.benchmarks.engine",
     "lists": "tests.benchmarks.lists",
+    "permissions": "tests.benchmarks.permissions",
     "planner": "tests.benchmarks.planner",
     "reports": "tests.benchmarks.reports",
 }

@@ -1,17 +1,12 @@
 """The table of rights says what the contract's permissions say, for every operation that is implemented."""
 
-import json
-from pathlib import Path
-from typing import Any
-
 import pytest
-from django.urls import resolve
 
 from cpm.permissions import RIGHTS, Caller, Reach
 from tests.contract import conformance
 from tests.contract.facts import Operation, operations
+from tests.contract.rules import rule, view_of
 
-STATED = json.loads(Path(__file__).with_name("permissions.json").read_text())["operations"]
 # Our words for the contract's reaches; a delegate's own objects are those of its original user.
 REACHES = {
     "none": Reach.NONE, "own": Reach.OWN, "original_user": Reach.OWN, "own+managed": Reach.OWN_AND_MANAGED,
@@ -20,23 +15,10 @@ REACHES = {
 }  # fmt: skip
 
 
-def rule(operation: Operation) -> dict[str, Any]:
-    """The stated rule with what is proposed laid over it, key by key, roles one by one."""
-    stated = STATED[f"{operation['method']} {operation['path']}"]
-    merged = {**stated, "roles": dict(stated["roles"])}
-    for layer in ("fills", "tightens"):
-        proposed = (stated["proposed"] or {}).get(layer) or {}
-        merged["roles"] |= proposed.get("roles", {})
-        merged |= {key: value for key, value in proposed.items() if key != "roles"}
-    return merged
-
-
 def right_of(operation: Operation) -> str | None:
-    path = operation["path"]
-    for parameter in operation.get("path_params", []):
-        path = path.replace(f"{{{parameter['name']}}}", "1")
-    view: Any = resolve(path).func
-    return view.cls.operations[view.actions[operation["method"].lower()]].right
+    view = view_of(operation)
+    right: str | None = view.cls.operations[view.actions[operation["method"].lower()]].right
+    return right
 
 
 @pytest.mark.parametrize("number", [o["id"] for o in operations() if conformance.implemented(o)])
