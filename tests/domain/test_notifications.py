@@ -1,19 +1,22 @@
 """Notification settings, the push of alerts, and the e-mail identity, against a simulated AWS."""
 
+import threading
 from datetime import time, timedelta
 
 import pytest
+from django.db import connections
 from django.utils import timezone
 
 from cpm.flows import alerting, notify
 from cpm.flows.identities import decrypt_secret, encrypt_secret
 from cpm.lib import errors
 from cpm.lib.states import Role
-from cpm.models import Account, Actor, Alert, AuditRecord, EmailIdentity, Notification, Step, User
+from cpm.models import Account, Actor, Alert, AuditRecord, EmailIdentity, LogLine, Notification, Step, User
 from cpm.notifications import messages, topics
-from cpm.services import accounts, deliveries, email_identity, notifications, settings
+from cpm.services import accounts, cleanup, deliveries, email_identity, notifications, settings
 from tests import factories
 from tests.domain.world import DR_ACCOUNT, World
+from workers import tasks
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -318,6 +321,96 @@ def test_a_worker_that_died_after_sending_is_succeeded_by_one_that_sends_again(w
     world.run()
 
     assert len(published(world, row)) == 2
+
+
+def test_what_was_sent_and_noted_is_not_sent_again(world: World):
+    """The worker died between noting the message's id and ending the step."""
+    row = set_up(world)
+    raise_one(world.user)
+    deliveries.push_alerts(now=timezone.now())
+    Step.objects.update(token="an-id-of-sns")
+
+    world.run()
+
+    assert Step.objects.get().state == "succeeded"
+    assert published(world, row) == []
+
+
+def test_two_sweeps_at_once_tell_of_an_alert_once(world: World):
+    row = set_up(world)
+    for number in range(20):
+        raise_one(world.user, category=f"category {number}")
+    start, counts = threading.Barrier(2), []
+
+    def sweep() -> None:
+        try:
+            start.wait(10)
+            counts.append(deliveries.push_alerts(now=timezone.now()))
+        finally:
+            connections.close_all()
+
+    sweeps = [threading.Thread(target=sweep) for _ in range(2)]
+    for one in sweeps:
+        one.start()
+    for one in sweeps:
+        one.join(20)
+    world.run()
+
+    assert sum(counts) == 20
+    assert len(published(world, row)) == 20
+
+
+def test_a_sweep_that_dies_loses_nothing(world: World, monkeypatch):
+    row = set_up(world)
+    raise_one(world.user)
+
+    def die(*_: object, **__: object) -> None:
+        raise OSError("power cut")
+
+    with monkeypatch.context() as dying:
+        dying.setattr(deliveries.queue, "create_jobs", die)
+        with pytest.raises(OSError, match="power cut"):
+            deliveries.push_alerts(now=timezone.now())
+    assert Alert.objects.get().notified_at is None
+
+    assert push(world) == 1
+    assert len(published(world, row)) == 1
+
+
+def test_fifo_topics_are_published_to_in_order(world: World):
+    fifo = world.aws.client("sns").create_topic(Name="ordered.fifo", Attributes={"FifoTopic": "true"})[
+        "TopicArn"
+    ]
+    row = set_up(world, alerts={"enabled": True, "sns_alerts_topic_arn": fifo})
+    raise_one(world.user)
+
+    push(world)
+
+    assert len(published(world, row)) == 1
+
+
+def test_the_fleet_sweeps_by_the_clock(world: World):
+    row = set_up(world)
+    raise_one(world.user)
+    tasks.app.loader.import_default_modules()
+    scheduled = {entry["task"] for entry in tasks.app.conf.beat_schedule.values()}
+
+    tasks.notify()
+    world.run()
+
+    assert len(published(world, row)) == 1
+    assert "workers.notify" in scheduled and scheduled <= set(tasks.app.tasks)
+
+
+def test_old_lines_of_the_log_are_forgotten(world: World):
+    long_ago = timezone.now() - timedelta(days=400)
+    factories.log_line(notify.SUBJECT, 1, time=long_ago)
+    factories.log_line(notify.SUBJECT, 1, "Sent.", time=timezone.now())
+
+    cleanup.run(actor=None, now=timezone.now())
+    world.run()
+
+    assert [line.message for line in LogLine.objects.filter(subject_type=notify.SUBJECT)] == ["Sent."]
 
 
 def test_a_subject_is_one_line_of_ascii_and_bodies_are_cut_between_characters():
