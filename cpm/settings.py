@@ -4,6 +4,7 @@ CPM_DATABASE_URL       PostgreSQL, e.g. postgresql://user:password@host:5432/cpm
 CPM_REDIS_URL          Redis or Valkey, e.g. redis://:password@host:6379/0 or redis+socket:///path?virtual_host=0
 CPM_DATA               folder for scripts and files of this server
 CPM_SECRET_KEY_FILE    file with Django's secret key            CPM_FIELD_KEYS_FILE  keys of encrypted columns
+CPM_TRUSTED_PROXIES    addresses and networks of proxies in front, with commas; their X-Forwarded-For is believed
 CPM_AWS_ENDPOINT_URL   one endpoint for every AWS service (simulator, VPC endpoint); empty means AWS itself
 """
 
