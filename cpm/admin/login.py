@@ -14,7 +14,7 @@ from unfold.forms import AdminOwnPasswordChangeForm, AuthenticationForm
 
 from cpm.admin.base import actor_of
 from cpm.lib.errors import DomainError, TooManyAttempts
-from cpm.services import attempts, users
+from cpm.services import attempts, audit, users
 
 
 class LoginForm(AuthenticationForm):
@@ -91,6 +91,8 @@ class OwnPasswordView(PasswordChangeView):
 def login(request: HttpRequest) -> HttpResponse:
     """The admin's login page; 429 while logging in is blocked."""
     response = admin.site.login(request)
+    if request.method == "POST" and request.user.is_authenticated and response.status_code == 302:
+        audit.record(actor_of(request), "user.logged_in", actor_of(request).user)
     if seconds := getattr(request, "retry_after", 0):
         response.status_code = 429
         response["Retry-After"] = str(seconds)

@@ -15,7 +15,7 @@ from cpm.flows.identities import account_number_of, identity_of
 from cpm.jobs.context import StepContext
 from cpm.jobs.kinds import Done, Failed, Outcome, StepKind, StepSpec
 from cpm.jobs.queue import JobSpec
-from cpm.lib.states import AutoRemove, BackupStatus, DrStatus
+from cpm.lib.states import AutoRemove, BackupStatus, DrStatus, Severity
 from cpm.models import Account, Backup, Policy, Target
 from cpm.resources import ec2_capture
 
@@ -135,6 +135,7 @@ def _remove(context: StepContext, policy: Policy, gone: list[Target]) -> None:
             user=policy.user,
             policy=policy,
             category=alerting.TARGET_REMOVED,
+            severity=Severity.WARNING,
             title=f"Targets were removed from policy {policy.name}",
             message=f"These resources no longer exist in AWS: {names}.",
             now=context.now,

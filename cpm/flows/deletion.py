@@ -12,12 +12,12 @@ from django.db.models import F, Q
 
 from cpm.aws.errors import AwsError, NotFound
 from cpm.aws.gateway import AwsClient, client
-from cpm.flows import tags
+from cpm.flows import alerting, tags
 from cpm.flows.identities import identity_of
 from cpm.jobs.context import StepContext
 from cpm.jobs.kinds import Done, Failed, Outcome, StepKind, StepSpec, Wait
 from cpm.jobs.queue import JobSpec
-from cpm.lib.states import BackupStatus, RecoveryStatus, SnapshotKind, SnapshotStatus
+from cpm.lib.states import BackupStatus, RecoveryStatus, Severity, SnapshotKind, SnapshotStatus
 from cpm.models import Account, Backup, Snapshot
 
 QUEUE = "control"
@@ -86,8 +86,23 @@ def delete(context: StepContext) -> Outcome:
             errors.append(f"{row.aws_id}: {problem.explain()}")
             Snapshot.objects.filter(pk=row.pk).update(error=problem.explain())
     if errors:
-        return Failed(f"{len(errors)} snapshots could not be deleted. " + " ".join(errors[:5]))
+        words = f"{len(errors)} snapshots could not be deleted. " + " ".join(errors[:5])
+        _alert(context, backup, words)
+        return Failed(words)
     return Done(write=lambda: _record(context, backup))
+
+
+def _alert(context: StepContext, backup: Backup, words: str) -> None:
+    with context.fenced():
+        alerting.raise_alert(
+            user=backup.user,
+            policy=backup.policy,
+            category=alerting.CLEANUP_FAILED,
+            title=f"Snapshots of policy {backup.policy_name} could not be deleted",
+            message=words,
+            now=context.now,
+            severity=Severity.WARNING,
+        )
 
 
 def _rows(context: StepContext, backup: Backup) -> list[Snapshot]:
@@ -174,6 +189,10 @@ def _gone(context: StepContext, row: Snapshot, *, left: bool = False) -> None:
 
 def _record(context: StepContext, backup: Backup) -> None:
     """When nothing of a backup is left in AWS, its record says so. Initial AMIs that others need do not count."""
+    of_policy = Snapshot.objects.filter(backup__policy=backup.policy_id, backup__user=backup.user_id)
+    failing = of_policy.filter(backup__marked_for_deletion=True).exclude(status=SnapshotStatus.DELETED)
+    if not failing.exclude(Q(error="") | Q(aws_id="")).exists():
+        alerting.clear_alert(user=backup.user, policy=backup.policy, category=alerting.CLEANUP_FAILED)
     live = backup.snapshots.exclude(status=SnapshotStatus.DELETED).exclude(kind__in=CONFIGURATIONS | INITIAL)
     if live.filter(~Q(aws_id="")).exists():
         return

@@ -9,7 +9,7 @@ import hashlib
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 
@@ -20,7 +20,8 @@ from django.db.models import Q
 
 from cpm.lib.errors import AuthenticationFailed, TooManyAttempts
 from cpm.lib.source import group_of
-from cpm.models import Attempts
+from cpm.models import Attempts, User
+from cpm.services import audit
 
 log = structlog.get_logger(__name__)
 
@@ -40,6 +41,8 @@ class Counter:
     kind: Kind
     key: str
     limit: int
+    # As it was typed; it may be a password, so it stays in memory.
+    name: str = field(default="", repr=False)
 
     @property
     def rows(self) -> Q:
@@ -123,7 +126,7 @@ def purge(*, now: datetime) -> int:
 
 def _of_name(name: str) -> Counter:
     digest = hashlib.sha256(name.encode(errors="surrogatepass")).hexdigest()
-    return Counter(Kind.LOGIN_NAME, digest, settings.CPM_LOGIN_ATTEMPTS)
+    return Counter(Kind.LOGIN_NAME, digest, settings.CPM_LOGIN_ATTEMPTS, name)
 
 
 def _window() -> timedelta:
@@ -144,3 +147,16 @@ def _failed(counter: Counter, now: datetime) -> None:
         (blocked,) = cursor.fetchone()
     if blocked:
         log.warning("attempts blocked", kind=counter.kind.value, key=counter.key)
+        _note(counter)
+
+
+def _note(counter: Counter) -> None:
+    """For the audit log; a name only if it is that of a user, and not perhaps a password."""
+    if counter.kind == Kind.LOGIN_NAME:
+        name = counter.name if User.objects.filter(username=counter.name).exists() else ""
+        whom = f"user “{name}”" if name else "a name that no user has"
+        audit.note("login.blocked", f"Logins of {whom} blocked after {counter.limit} failures.")
+    else:
+        what = "API keys" if counter.kind == Kind.KEY_SOURCE else "passwords"
+        text = f"Logins from {counter.key} blocked after {counter.limit} failures with {what}."
+        audit.note("login.blocked", text, source=counter.key)

@@ -13,7 +13,9 @@ from django.db import models
 from orjson import loads
 
 from cpm import permissions
+from cpm.flows.audit_retention import SERVER
 from cpm.lib.secrets import is_secret_name, scrub_text
+from cpm.lib.states import Role
 from cpm.models import Actor, AuditRecord, User
 
 log = structlog.get_logger(__name__)
@@ -94,6 +96,20 @@ def record(
         after=shown_new,
     )
     log.info("change recorded", change=event_type, subject=subject.pk, by=user.pk, fields=changed)
+
+
+def note(event_type: str, text: str, *, source: str = "") -> None:
+    """Something that matters to an auditor and that no user of ours has done, such as guessing at passwords."""
+    AuditRecord.objects.create(
+        event_type=event_type,
+        log=scrub_text(text),
+        username=SERVER,
+        user_type=Role.ROOT,
+        source=source[:64],
+        request_id=request_id(),
+        subject_type="",
+    )
+    log.info("event noted", change=event_type)
 
 
 def owner_of(subject: models.Model) -> int | None:

@@ -5,8 +5,9 @@ from datetime import timedelta
 import pytest
 
 from cpm.lib.errors import AuthenticationFailed, TooManyAttempts
-from cpm.models import Attempts
+from cpm.models import Attempts, AuditRecord
 from cpm.services import attempts
+from tests import factories
 from tests.factories import NOW
 
 pytestmark = pytest.mark.django_db
@@ -43,6 +44,23 @@ def test_a_name_is_blocked_from_everywhere_and_other_names_are_not():
 
     assert seconds_blocked(attempts.by_password(THERE, "anna")) == 120
     succeed(attempts.by_password(HERE, "berta"))
+
+
+def test_lock_outs_are_in_the_audit_log_without_what_may_be_a_password():
+    user = factories.user(username="anna")
+    for name in (user.username, "hunter2hunter2"):
+        for _ in range(3):
+            fail(attempts.by_password(THERE if name == "anna" else HERE, name))
+    for _ in range(5):
+        fail(attempts.by_key("192.0.2.200"))
+
+    records = AuditRecord.objects.filter(event_type="login.blocked").order_by("id")
+    first, second, *others = records.values_list("log", flat=True)
+
+    assert first == "Logins of user “anna” blocked after 3 failures."
+    assert second == "Logins of a name that no user has blocked after 3 failures."
+    assert others == ["Logins from 192.0.2.200 blocked after 5 failures with API keys."]
+    assert records.last().source == "192.0.2.200"
 
 
 def test_an_address_is_blocked_for_all_names_and_other_addresses_are_not():

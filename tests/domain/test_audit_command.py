@@ -135,3 +135,17 @@ def test_nobody_changes_the_log_in_the_admin_and_nobody_but_root_sees_it():
     for user in (factories.user(), factories.user(Role.MANAGED), factories.delegate(factories.root())):
         assert _admin(user).get(LIST).status_code == 403
     assert AuditRecord.objects.get().log == record.log
+
+
+def test_a_login_to_the_admin_is_recorded_and_a_failed_one_is_not_taken_for_it():
+    user = factories.user(username="olga")
+    user.set_password("a-long-and-winding-word")
+    user.save()
+    page, client = reverse("admin:login"), Client(REMOTE_ADDR="192.0.2.9")
+
+    client.post(page, {"username": "olga", "password": "wrong"})
+    assert not AuditRecord.objects.filter(event_type="user.logged_in").exists()
+    client.post(page, {"username": "olga", "password": "a-long-and-winding-word"})
+
+    record = AuditRecord.objects.get(event_type="user.logged_in")
+    assert (record.username, record.source, record.log) == ("olga", "192.0.2.9", "User “olga” logged in.")

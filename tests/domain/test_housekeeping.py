@@ -5,9 +5,22 @@ from datetime import timedelta
 import pytest
 from django.utils import timezone
 
-from cpm.models import BackupTally, StoredAnswer
+from cpm.models import AuditRecord, AuditSeal, BackupTally, StoredAnswer
 from tests import factories
 from workers import tasks
+
+
+@pytest.mark.django_db
+def test_the_fleet_seals_the_audit_log_and_survives_a_key_file_that_does_not_do(settings, tmp_path):
+    factories.audit_record()
+    tasks.seal_audit_log()
+    factories.audit_record()
+    settings.CPM_FIELD_KEYS_FILE = str(tmp_path / "missing")
+
+    tasks.seal_audit_log()
+
+    assert AuditRecord.objects.filter(seal=None).count() == 1
+    assert AuditSeal.objects.get().rows == 1
 
 
 @pytest.mark.django_db

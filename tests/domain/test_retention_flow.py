@@ -6,8 +6,8 @@ import pytest
 from django.utils import timezone
 
 from cpm.lib.states import AmiOption
-from cpm.models import Alert, Backup, Job, LogLine, ServerSettings, Snapshot
-from cpm.services import backup_deletion, backups, cleanup, freezer
+from cpm.models import Alert, AuditRecord, Backup, Job, LogLine, ServerSettings, Snapshot
+from cpm.services import audit_chain, audit_verification, backup_deletion, backups, cleanup, freezer
 from tests import factories
 from tests.domain.world import DR_ACCOUNT
 
@@ -71,6 +71,7 @@ def test_an_error_is_shown_and_the_next_cleanup_tries_again(world, aws):
     world.back_up(policy, status="B")
     first.refresh_from_db()
     before, error = first.status, Snapshot.objects.get(backup=first).error
+    alert = Alert.objects.get(policy=policy, category="cleanup_failed")
     aws.clear_faults()
 
     clean_up(world)
@@ -78,6 +79,8 @@ def test_an_error_is_shown_and_the_next_cleanup_tries_again(world, aws):
     first.refresh_from_db()
     assert "ec2:DeleteSnapshot" in error
     assert (before, first.status) == ("B", "D")
+    assert alert.severity == "W" and "ec2:DeleteSnapshot" in alert.message_body
+    assert not Alert.objects.filter(policy=policy, category="cleanup_failed").exists()
     assert LogLine.objects.filter(level="Error", message__contains="could not be deleted").exists()
 
 
@@ -209,6 +212,22 @@ def test_records_of_deleted_backups_go_after_their_time(world, aws):
 
     assert not Backup.objects.filter(pk=first.pk).exists()
     assert Backup.objects.filter(policy=policy).count() == 1
+
+
+def test_audit_records_go_after_their_time_and_the_log_stays_provable(world):
+    ServerSettings.objects.update_or_create(pk=1, defaults={"keep_user_audit_logs_days": 30})
+    now = timezone.now()
+    old = factories.audit_record()
+    audit_chain.seal(now=now - timedelta(days=31))
+    young = factories.audit_record()
+    audit_chain.seal(now=now - timedelta(days=29))
+
+    clean_up(world)
+
+    assert not AuditRecord.objects.filter(pk=old.pk).exists()
+    assert AuditRecord.objects.filter(pk=young.pk).exists()
+    found = audit_verification.verify()
+    assert (found.damage, found.purged_records) == ("", 1)
 
 
 def test_deleting_on_request_removes_the_snapshots_of_a_backup(world, aws):
