@@ -4,12 +4,12 @@ import csv
 import io
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from urllib.parse import quote
 
 import orjson
 import pytest
-from django.db import connection
+from django.db import DatabaseError, connection
 from django.test import Client
-from psycopg import Error as DatabaseError
 
 from api import authentication
 from cpm.lib.states import SnapshotKind
@@ -175,6 +175,20 @@ def test_names_never_become_formulas(root, name):
         lines = list(csv.DictReader(io.StringIO(content.decode().partition("Signature: ")[0], newline="")))
         assert lines[0]["Account"] == expected, report
     assert Caller(root)("GET", "reports/usage/")[1][0]["account_name"] == name
+
+
+@pytest.mark.parametrize(
+    "name", ["it's", "100%s", "%", "\\'; SELECT 1 --", 'a"b', "{}", "$1", "\u00e4\u6f22"]
+)
+def test_a_filter_in_csv_is_only_a_value(root, name):
+    something(root)
+    something(root, account=name)
+
+    for report in ("protected-resources", "usage", "usage/detailed"):
+        path = f"reports/{report}/?account_name={quote(name)}"
+        status, content = Caller(root, accept="text/csv")("GET", path)
+        assert (status, [line["Account"] for line in table(content)]) == (200, [name]), report
+        assert len(Caller(root)("GET", path)[1]) == 1
 
 
 def test_times_are_utc_in_json_and_the_servers_in_csv(root, settings):
