@@ -18,7 +18,7 @@ import botocore.loaders
 import botocore.session
 from botocore.config import Config
 
-from cpm.aws import credentials, proxy
+from cpm.aws import credentials, genuine, proxy
 from cpm.aws.client import AwsClient, recording
 from cpm.aws.identity import AssumedRole, Identity, Keys
 from cpm.aws.proxy import Proxy, proxies_for
@@ -139,9 +139,11 @@ class Gateway:
         )
         # Creating clients from one session in several threads at once is not safe in botocore.
         with self._lock:
-            return self._session(identity).create_client(
+            made = self._session(identity).create_client(
                 service, region, endpoint_url=endpoint, config=options
             )
+        made.meta.events.register("before-parse", genuine.check)
+        return made
 
     def _session(self, identity: Identity) -> botocore.session.Session:
         session = self._sessions.get(identity)
