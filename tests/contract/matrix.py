@@ -9,7 +9,7 @@ from typing import Any
 
 from tests.contract import matrix_lists, recipes
 from tests.contract.asking import ABSENT, Answer, good, is_envelope
-from tests.contract.facts import Operation, schema, success
+from tests.contract.facts import Operation, parameters, schema, success
 from tests.contract.rules import PROFILE_FLAGS, STANDS_FOR, ids_in_path, rule, view_of
 from tests.contract.tenants import LABELS, Person, World
 
@@ -34,7 +34,7 @@ GARBAGE = "garbage"
 def check(operation: Operation, world: World) -> list[str]:
     """Everything in which the operation differs from the matrix."""
     checks: list[Callable[[Operation, World], Problems]] = [
-        _statuses, _order, _other_parents, _body_references, _values_for_some,
+        _statuses, _order, _other_parents, _body_references, _values_for_some, _figures,
     ]  # fmt: skip
     found = [problem for one in checks for problem in one(operation, world)]
     if rule(operation)["scope"]["via"] == "list":
@@ -234,3 +234,19 @@ def _values_for_some(operation: Operation, world: World) -> Problems:
             answer = world.call(person, server)(operation, body=body)
             if (answer.status == 403) == (person.role in field["roles"]):
                 yield f"{person.name} with {field['field']}={field['value']}: {answer}."
+
+
+def _figures(operation: Operation, world: World) -> Problems:
+    """What counts everything in reach counts for each caller the sum of what its tenants count for themselves."""
+    if rule(operation)["scope"]["via"] != "all_in_reach" or operation["method"] != "GET":
+        return
+    query = {name: "2026-01-01" for name in parameters(operation) if name == "start_time"}
+    shown: dict[Person, tuple[Set[str], dict[str, int]]] = {}
+    for person, reach in let_in(operation, world):
+        answer = world.call(person, world.servers[person.owner])(operation, query=query)
+        shown[person] = reach, {name: n for name, n in answer.json.items() if isinstance(n, int)}
+    alone = {owner: figures for reach, figures in shown.values() if len(reach) == 1 for owner in reach}
+    for person, (reach, figures) in shown.items():
+        expected = {name: sum(alone[owner][name] for owner in reach) for name in figures}
+        if figures != expected or not any(figures.values()):
+            yield f"{person.name}: the figures are {figures} instead of {expected}."
