@@ -5,6 +5,8 @@ import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
+from cpm.models import User
+
 pytestmark = pytest.mark.django_db(transaction=True)
 
 
@@ -33,3 +35,11 @@ def test_a_connection_that_the_server_ended_is_replaced_before_its_next_use() ->
 def _address() -> dict[str, object]:
     kept = ("host", "port", "dbname", "user", "password")
     return {name: value for name, value in connection.get_connection_params().items() if name in kept}
+
+
+def test_a_statement_may_have_more_parameters_than_the_protocol_takes() -> None:
+    many = list(range(70_000))
+    with connection.cursor() as cursor:
+        cursor.execute(f"SELECT 1 WHERE 69999 IN ({', '.join(['%s'] * len(many))}) AND '%%' = %s", [*many, "%"])
+        assert cursor.fetchone() == (1,)
+    assert User.objects.filter(pk__in=many, username="nobody").count() == 0
