@@ -1,11 +1,10 @@
-"""The fleet takes up a changed log mode: workers with their heartbeat and their tasks, beat with what it sends."""
+"""The fleet takes up a changed log mode: workers with their report and their tasks, beat with what it sends."""
 
-from celery.signals import beat_init, before_task_publish, heartbeat_sent, task_prerun
+from celery.signals import beat_init, before_task_publish, task_prerun
 
 from cpm.services import log_mode
 
 
-@heartbeat_sent.connect
 @task_prerun.connect
 def _follow(**_: object) -> None:
     log_mode.follow()

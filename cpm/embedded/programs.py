@@ -50,7 +50,7 @@ def worker(queues: Sequence[str], *, concurrency: int, name: str) -> list[str]:
         *(sys.executable, "-m", "celery", "-A", "workers.app", "worker", "--loglevel", "INFO"),
         *("--queues", ",".join(queues), "--concurrency", str(concurrency), "--hostname", f"{name}@%h"),
         # Workers share nothing that needs their gossip, and mingling delays every start.
-        *("--without-gossip", "--without-mingle"),
+        *("--without-gossip", "--without-mingle", "--without-heartbeat"),
     ]
 
 

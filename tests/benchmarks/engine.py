@@ -41,7 +41,7 @@ def main(arguments: Sequence[str]) -> None:
 def workers() -> Iterator["subprocess.Popen[bytes]"]:
     """One Celery worker with two processes."""
     command = [sys.executable, "-m", "celery", "-A", "tests.benchmarks.engine_app", "worker"]
-    command += ["-Q", "control", "-c", "2", "--loglevel=ERROR", "--without-gossip", "--without-mingle"]
+    command += ["-Q", "control", "-c", "2", "--loglevel=ERROR", "--without-gossip", "--without-mingle", "--without-heartbeat"]
     process = subprocess.Popen(command, env=os.environ, start_new_session=True)
     try:
         yield process

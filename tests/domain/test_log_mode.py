@@ -6,11 +6,12 @@ import subprocess
 import sys
 import textwrap
 from pathlib import Path
+from types import SimpleNamespace
 
 import orjson
 import pytest
 import structlog
-from celery.signals import beat_init, before_task_publish, heartbeat_sent, task_prerun
+from celery.signals import beat_init, before_task_publish, task_prerun
 from django.db import OperationalError, connection
 from django.test import Client
 
@@ -21,6 +22,7 @@ from cpm.models import Actor, AuditRecord, ServerSettings
 from cpm.services import log_mode
 from tests import factories
 from workers import log_mode as fleet
+from workers.fleet import report
 
 pytestmark = pytest.mark.django_db
 
@@ -125,7 +127,7 @@ def test_workers_and_beat_follow_with_what_they_do_anyway(monkeypatch):
     followed: list[str] = []
     monkeypatch.setattr(log_mode, "follow", lambda: followed.append("looked"))
 
-    heartbeat_sent.send(sender=None)
+    report(SimpleNamespace(task_consumer=None))
     task_prerun.send(sender=None)
     quiet = len(followed)
     before_task_publish.send(sender="a task")
