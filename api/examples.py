@@ -28,8 +28,8 @@ VALUES: tuple[tuple[str, Any], ...] = (
     (r"(aws_|snapshot_|ses_|sns_)?region(_name)?", "us-east-1"),
     (r"disp_name", "US East (N. Virginia)"),
     (r"display_name", "(UTC+01:00) Europe/Berlin"),
-    (r"dr_regions|dr_account_regions|scan_regions", [9]),
-    (r"schedules|related_policies", [3]),
+    (r"dr_regions|dr_account_regions|scan_regions", [1]),
+    (r"schedules|related_policies", [1]),
     (r"start_time|end_time", "22:00"),
     (r"\w*(_time|_date|_at|date|last_modified)", NOW),
     (r"aws_instance_type|instance_type", "t3.small"),
@@ -38,6 +38,9 @@ VALUES: tuple[tuple[str, Any], ...] = (
     (r"\w*security_groups?", ["sg-0123456789abcdef0"]),
     (r"vpc\w*", "vpc-0123456789abcdef0"),
     (r"\w*snapshot_id|snap\w*", "snap-0123456789abcdef0"),
+    (r"activation_key", "0123456789abcdef"),
+    (r"cpm_name", "backup-server"),
+    (r"\w*_interval", 6),
     (r"aws_resource_id|\w*instance_id", "i-0123456789abcdef0"),
     (r"\w*volume_id|recovered_resource_ids", "vol-0123456789abcdef0"),
     (r"device|aws_root_device|root_device", "/dev/xvda"),
@@ -65,7 +68,7 @@ VALUES: tuple[tuple[str, Any], ...] = (
     (r"\w*(_num|_count)|count|num_\w+", 4),
     (r"api_version", "1.5.0"),
     (r"cpm_version|version", "1.0.0"),
-    (r"id|\w+_id|account|user|policy|schedule|\w*_record", 7),
+    (r"id|\w+_id|account|user|policy|schedule|\w*_record", 1),
 )  # fmt: skip
 # Optional fields of a body that an example shows nevertheless; the other ones would only hide what matters.
 SHOWN = frozenset({

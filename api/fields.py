@@ -95,11 +95,14 @@ class Moment(Field):
 
 
 class Choice(Field):
-    """One of the values of an enumeration."""
+    """One of the values of an enumeration, or null where nothing was chosen."""
 
     def __init__(self, source: Source, values: type[LabelledEnum]) -> None:
         super().__init__(source)
         self.values = values
+
+    def expression(self) -> Any:
+        return NullIf(super().expression(), Value(""), output_field=TextField())
 
     def describe(self) -> dict[str, Any]:
         labels = ", ".join(f"`{member.value}` {member.label}" for member in self.values)

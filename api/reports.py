@@ -84,12 +84,13 @@ class ReportRecords(Endpoint):
 
     def left_out(self) -> Sequence[str]:
         """Names of the columns that the CSV of this request does not have."""
-        return [self.user_column] if self._one_user() else []
-
-    def _one_user(self) -> bool:
-        """Whether the caller reaches one user only, or has asked for one."""
         asked = self.asked.filters
-        return "username" in asked or len(self.owners) == 1 or len(_ids(asked.get("user", ""))) == 1
+        asked_for_one = "username" in asked or len(_ids(asked.get("user", ""))) == 1
+        return [self.user_column] if asked_for_one or self.reaches_one_user() else []
+
+    def reaches_one_user(self) -> bool:
+        """Whether all rows that the caller may see are of one user."""
+        return len(self.owners) == 1
 
 
 def _ids(text: str) -> Sequence[int]:

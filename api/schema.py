@@ -9,6 +9,7 @@ from typing import Any, cast
 from drf_spectacular.generators import SchemaGenerator
 from drf_spectacular.openapi import AutoSchema
 from drf_spectacular.plumbing import ComponentIdentity, ResolvedComponent
+from rest_framework.serializers import CharField
 
 from api import examples, refusals
 from api.fields import Fields
@@ -87,6 +88,13 @@ class ContractSchema(AutoSchema):
     def get_request_serializer(self) -> Any:
         operation = self.operation_declared
         return operation.body if operation else None
+
+    def _map_serializer_field(self, field: Any, direction: Any, bypass_extensions: bool = False) -> Schema:
+        schema: Schema = super()._map_serializer_field(field, direction, bypass_extensions)
+        if isinstance(field, CharField) and not field.allow_blank and schema.get("type") == "string":
+            # Blanks alone are no text either.
+            schema = {"minLength": 1, "pattern": r"\S", **schema}
+        return schema
 
     def map_parsers(self) -> list[Any]:
         # Tokens may be asked for with a form too, which generated clients cannot tell from the same body in JSON.
@@ -248,8 +256,6 @@ def complete(result: Schema, generator: Any, request: Any, public: bool) -> Sche
     used = {tag for _, operation in operations_of(result) for tag in operation["tags"]}
     result["tags"] = [{"name": tag} for tag in sorted(used)]
     for _, operation in operations_of(result):
-        if "requestBody" in operation:
-            operation["requestBody"]["required"] = True
         answers = [answer for answer in operation["responses"].values() if "$ref" not in answer]
         for described in (operation.get("requestBody"), *answers):
             for kind, media in (described or {}).get("content", {}).items():

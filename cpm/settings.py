@@ -5,6 +5,7 @@ CPM_REDIS_URL          Redis or Valkey, e.g. redis://:password@host:6379/0 or re
 CPM_DATA               folder for scripts and files of this server
 CPM_SECRET_KEY_FILE    file with Django's secret key            CPM_FIELD_KEYS_FILE  keys of encrypted columns
 CPM_TRUSTED_PROXIES    addresses and networks of proxies in front, with commas; their X-Forwarded-For is believed
+CPM_REPORT_KEYS_FILE   keys that sign usage reports, made at first use; the same for every process that answers requests
 CPM_AWS_ENDPOINT_URL   one endpoint for every AWS service (simulator, VPC endpoint); empty means AWS itself
 """
 

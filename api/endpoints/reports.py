@@ -1,14 +1,14 @@
 """Reports: JSON for programs, CSV for people and spreadsheets."""
 
-from typing import ClassVar
-
 from django.urls import path
 from django.utils import timezone
 
 from api.filters import Choices, Exactly, Flag, Ids, Since, Until, read_moment
 from api.reports import ReportRecords, shown
 from api.views import Operation, Rows
+from cpm import permissions
 from cpm.lib.states import BackupStatus, DrStatus
+from cpm.permissions import Reach
 from cpm.reports import usage as usage_reports
 from cpm.reports.backups import BACKUPS
 from cpm.reports.protected_resources import PROTECTED_RESOURCES
@@ -98,12 +98,23 @@ class UsageReport(ReportRecords):
             "reports.usage", since="1.0.0", many=True, deprecated="1.3.0", summary="Report on usage"
         ),
     }
-    RANGE: ClassVar = ("from_time", "to_time")
+
+    def scoped(self, queryset: Rows) -> Rows:
+        # Whoever reaches all users also sees what those protected who are gone.
+        return queryset if self._reaches_all() else super().scoped(queryset)
+
+    def reaches_one_user(self) -> bool:
+        return super().reaches_one_user() and not (self._reaches_all() and self._has_range())
+
+    def _reaches_all(self) -> bool:
+        assert self.operation.right, "no usage report is public"
+        return permissions.reach_of(self.actor.user, self.operation.right) == Reach.ALL
+
+    def _has_range(self) -> bool:
+        return not {"from_time", "to_time"}.isdisjoint(self.asked.filters)
 
     def selected(self, found: Rows) -> Rows:
-        if any(name in self.asked.filters for name in self.RANGE):
-            return found
-        return found.filter(day=usage.day_of(timezone.now()))
+        return found if self._has_range() else found.filter(day=usage.day_of(timezone.now()))
 
     def ready(self) -> None:
         now = timezone.now()

@@ -2,7 +2,6 @@
 
 from typing import Any, ClassVar
 
-from django.db.models import Case, TextField, Value, When
 from django.urls import path
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -12,22 +11,8 @@ from api.filters import Exactly, Filter, Ids, Matching, Since, Until
 from api.views import Operation, Records, Rows
 from cpm.lib.states import SnapshotKind
 from cpm.models import Backup, Region, Snapshot
+from cpm.reports.snapshots import SNAPSHOT_TYPE
 from cpm.services import backup_deletion
-
-# What the API calls the kinds of snapshots.
-TYPE_NAMES = {
-    SnapshotKind.INSTANCE: "instance",
-    SnapshotKind.VOLUME: "ebs",
-    SnapshotKind.INITIAL_AMI: "ami",
-    SnapshotKind.ONLY_AMI: "ami",
-    SnapshotKind.DR_INSTANCE: "instance_copy",
-    SnapshotKind.DR_VOLUME: "ebs_copy",
-    SnapshotKind.DR_INITIAL_AMI: "ami_copy",
-    SnapshotKind.ONLY_DR_AMI: "ami_copy",
-}
-SNAPSHOT_TYPE = Case(
-    *(When(kind=kind, then=Value(name)) for kind, name in TYPE_NAMES.items()), output_field=TextField()
-)
 
 SNAPSHOT_FIELDS = Fields(
     account_name=Text("account_name"),

@@ -25,7 +25,7 @@ from botocore.exceptions import NoCredentialsError
 from botocore.httpsession import get_cert_path
 from botocore.utils import get_environ_proxies
 
-from cpm.aws import credentials, proxy
+from cpm.aws import credentials, genuine, proxy
 from cpm.aws.client import AwsClient, recording
 from cpm.aws.http_connection import Route
 from cpm.aws.http_pool import HttpPool
@@ -212,9 +212,11 @@ class Gateway:
         )
         # Creating clients from one session in several threads at once is not safe in botocore.
         with self._lock:
-            return self._session(identity).create_client(
+            made = self._session(identity).create_client(
                 service, region, endpoint_url=endpoint, config=options
             )
+        made.meta.events.register("before-parse", genuine.check)
+        return made
 
     def _session(self, identity: Identity) -> botocore.session.Session:
         session = self._sessions.get(identity)

@@ -16,6 +16,8 @@ from botocore.config import Config
 from botocore.parsers import ResponseParserError
 from botocore.utils import should_bypass_proxies
 
+from cpm.aws import genuine
+
 CONNECT_SECONDS = 4.0
 READ_SECONDS = 4.0
 # Names are looked up without a time limit of their own, so the whole test has one.
@@ -98,14 +100,12 @@ def _trouble(proxy: Proxy, endpoint: str | None, region: str) -> ProxyTrouble | 
         )
         session = botocore.session.Session()
         sts = session.create_client("sts", region, endpoint_url=endpoint, config=options)
+        sts.meta.events.register("before-parse", genuine.check)
         sts.get_caller_identity()
     except boto.ClientError as error:
         return _answered(proxy, error)
     except (boto.BotoCoreError, ResponseParserError, ValueError, OSError) as error:
         return _unanswered(proxy, error)
-    except (LookupError, TypeError, AttributeError):
-        # Not an answer of STS: botocore's parsers take a page of HTML for whatever they expect.
-        return _refused_by(proxy, 0)
     return None
 
 

@@ -83,8 +83,9 @@ def settle(
     if retry_at is not None:
         context.warn(f"The policy runs again at {retry_at:%Y-%m-%d %H:%M:%S} UTC.")
     if dr_status is DrStatus.PENDING:
+        # Older backups are needed until its copies are complete; the end of DR asks for the cleanup.
         dr_copy.request(backup, now=now)
-    if backup.slot is None and not backup.is_retry:
+    elif backup.slot is None and not backup.is_retry:
         retention.request(now=now, policy_id=policy.pk)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from django.db.models import Q
 
-from cpm.flows import alerting, deletion, dr_copy_steps, polling, tags
+from cpm.flows import alerting, deletion, dr_copy_steps, polling, retention, tags
 from cpm.jobs import queue
 from cpm.jobs.context import StepContext
 from cpm.jobs.kinds import Done, Outcome, StepKind, StepSpec
@@ -210,6 +210,8 @@ def finish(context: StepContext) -> Outcome:
             _alert(backup, backup.policy, bool(failed), words, context)
             if not failed:
                 _drop_originals(backup, backup.policy)
+            if backup.slot is None and not backup.is_retry:
+                retention.request(now=context.now, policy_id=backup.policy.pk)
 
     return Done(write=write)
 

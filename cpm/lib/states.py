@@ -146,7 +146,7 @@ class KeyDetection(LabelledEnum):
 
 class LogMode(LabelledEnum):
     STANDARD = "STANDARD", "Standard"
-    DEBUG = "DEBUG", "Debug"
+    DEBUG = "DEBUG", "Diagnostics"
 
 
 class SnapshotStatus(LabelledEnum):

@@ -67,7 +67,7 @@ class Migration(migrations.Migration):
         migrations.AddField(
             model_name='serversettings',
             name='log_mode',
-            field=models.CharField(choices=[('STANDARD', 'Standard'), ('DEBUG', 'Debug')], default=cpm.lib.states.LogMode['STANDARD'], max_length=8),
+            field=models.CharField(choices=[('STANDARD', 'Standard'), ('DEBUG', 'Diagnostics')], default=cpm.lib.states.LogMode['STANDARD'], max_length=8),
         ),
         migrations.AddField(
             model_name='serversettings',

@@ -50,6 +50,12 @@ class Snapshot(CpmModel):
         indexes = [
             models.Index(name="snapshot_by_backup_kind", fields=["backup", "kind"]),
             models.Index(name="snapshot_by_source", fields=["source_id"]),
+            # Counted for dashboards at every scrape; records of deleted snapshots stay for months.
+            models.Index(
+                name="snapshot_living",
+                fields=["backup", "kind"],
+                condition=models.Q(status="completed"),
+            ),
             models.Index(name="snapshot_by_aws_id", fields=["aws_id"]),
         ]
 

@@ -82,5 +82,8 @@ class User(AbstractBaseUser, PermissionsMixin):
 
     @property
     def is_staff(self) -> bool:
-        """Everybody who may log in may open the admin; what they see there is scoped to them."""
-        return self.is_active
+        """Everybody who may log in may open the admin; what they see there is scoped to them.
+
+        A delegate may not where its original user may not.
+        """
+        return self.is_active and self.environment.is_active

@@ -77,7 +77,10 @@ class Moment(Column):
 
 
 class Code(Column):
-    """A letter of an enumeration: as it is in JSON, its label in CSV. Empty means none. `labels` are ours."""
+    """A letter of an enumeration: as it is in JSON, its label in CSV. Empty means none.
+
+    `closed` says that the documented type is the enumeration, and not just a string.
+    """
 
     def __init__(
         self,

@@ -108,8 +108,9 @@ def _copied(columns: Sequence[Column], rows: Rows, zone: str) -> Generator[bytes
         sql, values = _wrapped(shown, rows, len(columns))
     except EmptyResultSet:
         return
-    with transaction.atomic(rows.db):
-        connection: psycopg.Connection[Any] = connections[rows.db].connection
+    django = connections[rows.db]
+    with transaction.atomic(rows.db), django.wrap_database_errors:
+        connection: psycopg.Connection[Any] = django.connection
         # COPY takes no parameters: psycopg writes them as literals, quoted by their types.
         bound = psycopg.ClientCursor(connection).mogrify(sql.encode(), values)
         statement = b"COPY (%s) TO STDOUT WITH (FORMAT csv)" % bound.encode()

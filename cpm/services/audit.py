@@ -16,7 +16,15 @@ from cpm import permissions
 from cpm.flows.audit_retention import SERVER
 from cpm.lib.secrets import is_secret_name, scrub_text
 from cpm.lib.states import Role
-from cpm.models import Actor, AuditRecord, User
+from cpm.models import (
+    Actor,
+    AuditRecord,
+    EmailIdentity,
+    FileLevelRecoverySettings,
+    ProxySettings,
+    ServerSettings,
+    User,
+)
 
 log = structlog.get_logger(__name__)
 
@@ -26,8 +34,8 @@ HIDDEN = "…"
 NOTHING: tuple[Any, ...] = (None, "", [], {})
 State = Mapping[str, Any]
 
-# What a record's sentence says of the verb in `noun.verb`; other verbs stand as they are, `_` as a space.
-VERBS = {"updated": "changed"}
+# Rows that there is one of, so that their sentences need no name.
+SINGLE = (EmailIdentity, FileLevelRecoverySettings, ProxySettings, ServerSettings)
 LONGEST_VALUE, MOST_CHANGES = 60, 12
 
 
@@ -113,9 +121,9 @@ def note(event_type: str, text: str, *, source: str = "") -> None:
 
 
 def owner_of(subject: models.Model) -> int | None:
-    """The user to whom the row belongs; a user belongs to itself; None for what is the server's."""
+    """The user in whose environment the row is, a delegate's original user among them; None for the server's own."""
     if isinstance(subject, User):
-        return subject.pk
+        return subject.environment.pk
     found: Any = subject
     for name in permissions.OWNER.get(type(subject), "").split("__")[:-1]:
         found = getattr(found, name)
@@ -155,10 +163,11 @@ def _shown(name: str, value: Any) -> Any:
 def _sentence(event_type: str, subject: models.Model, old: State, new: State) -> str:
     noun, _, verb = event_type.partition(".")
     what = noun.replace("_", " ").capitalize()
-    if not noun.endswith("settings"):
+    if not isinstance(subject, SINGLE):
         what += f" {_named(subject)}"
     if verb != "updated":
-        return f"{what} {VERBS.get(verb, verb.replace('_', ' '))}."
+        # Of more words the first is a noun: “password reset”.
+        return f"{what}: {verb.replace('_', ' ')}." if "_" in verb else f"{what} {verb}."
     changes = [_change(name, old.get(name), new.get(name)) for name in {**old, **new}]
     if not changes:
         return f"{what} saved without a change."
@@ -168,7 +177,7 @@ def _sentence(event_type: str, subject: models.Model, old: State, new: State) ->
 
 
 def _named(subject: models.Model) -> str:
-    names = (getattr(subject, column, "") for column in ("name", "username", "aws_resource_id", "tag_name"))
+    names = (getattr(subject, column, "") for column in ("aws_resource_id", "name", "username", "tag_name"))
     name = next(filter(None, names), "")
     return f"“{name}”" if name else str(subject.pk)
 

@@ -24,7 +24,7 @@ def delete_snapshots(*, actor: Actor, backup: Backup) -> None:
     _refuse_busy([backup])
     with transaction.atomic():
         _request([backup])
-        text = f"Snapshots of backup {backup.pk} of policy “{backup.policy_name}” deleted."
+        text = f"Deletion of the snapshots of backup {backup.pk} of policy “{backup.policy_name}” requested."
         audit.record(actor, "backup.snapshots_deleted", backup, text=text)
 
 
@@ -49,7 +49,7 @@ def delete_snapshot(*, actor: Actor, snapshot: Snapshot) -> None:
         queue.create_jobs(
             [deletion.job(snapshot.backup, rows, keep_needed=not initial)], engine_queues=QUEUES
         )
-        text = f"Snapshot {snapshot.aws_id or snapshot.pk} of {snapshot.source_id} deleted."
+        text = f"Deletion of snapshot {snapshot.aws_id or snapshot.pk} of {snapshot.source_id} requested."
         audit.record(actor, "snapshot.deleted", snapshot, text=text)
 
 
@@ -61,7 +61,7 @@ def delete_policy_snapshots(*, actor: Actor, policy: Policy, native_only: bool =
     require(actor, "policies.change")
     with transaction.atomic():
         count = _delete_all(Backup.objects.filter(policy=policy, is_freezer_item=False, deleted_at=None))
-        text = f"Snapshots of all backups of policy “{policy.name}” deleted: {count} backups."
+        text = f"Deletion of all snapshots of policy “{policy.name}” requested: {count} backups."
         audit.record(actor, "policy.snapshots_deleted", policy, before={"backups": count}, text=text)
 
 
@@ -73,7 +73,7 @@ def delete_account_snapshots(*, actor: Actor, account: Account) -> None:
             count = _delete_copies(account)
         else:
             count = _delete_all(Backup.objects.filter(account=account, is_freezer_item=False, deleted_at=None))
-        text = f"All snapshots of account “{account.name}” deleted: of {count} backups."
+        text = f"Deletion of all snapshots of account “{account.name}” requested: {count} backups."
         audit.record(actor, "account.snapshots_deleted", account, before={"backups": count}, text=text)
 
 

@@ -16,6 +16,7 @@ from cpm.aws.errors import AwsError
 from cpm.flows.identities import encrypt_secret, identity_behind
 from cpm.lib.errors import NON_FIELD, PreconditionFailed, ValidationFailed
 from cpm.lib.names import Problem
+from cpm.lib.secrets import KeyFileError, SecretUnreadable
 from cpm.lib.states import Authentication
 from cpm.models import Account, Actor, EmailIdentity
 from cpm.notifications import senders
@@ -103,6 +104,8 @@ def _ses() -> Iterator[AwsClient]:
         raise ValidationFailed.one(NON_FIELD, error.explain(), f"aws_{error.family}") from error
     except PreconditionFailed as error:
         raise ValidationFailed.one("ses_account", error.message, error.error_code()) from error
+    except (SecretUnreadable, KeyFileError) as error:
+        raise ValidationFailed.one("ses_secret_key", str(error), "secret_unreadable") from error
 
 
 def _apply_credentials(actor: Actor, row: EmailIdentity, fields: IdentityFields) -> None:

@@ -18,6 +18,7 @@ from cpm.flows import notify, tags
 from cpm.flows.identities import encrypt_secret, identity_behind
 from cpm.lib.errors import NON_FIELD, Conflict, PreconditionFailed, ValidationFailed
 from cpm.lib.names import Problem
+from cpm.lib.secrets import KeyFileError, SecretUnreadable
 from cpm.lib.states import Authentication
 from cpm.models import Account, Actor, Notification, User
 from cpm.notifications import topics
@@ -274,3 +275,5 @@ def _blaming(field: str) -> Iterator[None]:
         raise ValidationFailed.one(blamed, error.explain(), f"aws_{error.family}") from error
     except PreconditionFailed as error:
         raise ValidationFailed.one("sns_account", error.message, error.error_code()) from error
+    except (SecretUnreadable, KeyFileError) as error:
+        raise ValidationFailed.one("sns_secret_key", str(error), "secret_unreadable") from error

@@ -81,7 +81,8 @@ def delete(*, actor: Actor, recovery: Recovery) -> None:
         row = scope.locked(actor, DELETE, recovery, "recovery")
         if row.status == RecoveryStatus.IN_PROGRESS:
             raise PreconditionFailed("recovery_running", "The recovery is running; its record is still needed.")
-        audit.record(actor, "recovery.deleted", row, before=audit.state_of(row))
+        text = f"Record of recovery {row.pk} deleted."
+        audit.record(actor, "recovery.deleted", row, before=audit.state_of(row), text=text)
         row.delete()
 
 

@@ -54,6 +54,7 @@ LOGGED: Mapping[str, tuple[type[models.Model], str]] = {
     "backup": (Backup, "user"),
     "recovery": (Recovery, "user"),
     "cleanup": (User, "pk"),
+    "notification": (Notification, "user"),
 }
 
 

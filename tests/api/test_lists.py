@@ -6,6 +6,7 @@ from datetime import timedelta
 import pytest
 from django.db import DatabaseError, connection
 from django.test import Client
+from django.test.utils import CaptureQueriesContext
 
 from api import authentication, rows
 from api.endpoints.backups import FIELDS
@@ -163,3 +164,18 @@ def test_the_same_request_at_the_same_moment_starts_one_recovery():
     assert len(answers) == 4
     assert all(answer == answers[0] for answer in answers)
     assert Recovery.objects.count() == 1
+
+
+def test_a_first_page_and_its_count_are_one_query_also_when_nothing_is_there(owner):
+    recovery = factories.recovery(factories.snapshot(backups(owner, 1)[0]))
+    call = Caller(owner)
+    empty = {"count": 0, "next": None, "previous": None, "results": []}
+
+    with CaptureQueriesContext(connection) as queries:
+        shown = call("GET", "recoveries/?page=1&page_size=5")[1]
+
+    asked = [query["sql"] for query in queries if "cpm_recovery" in query["sql"]]
+    assert (shown["count"], [row["id"] for row in shown["results"]], len(asked)) == (1, [recovery.pk], 1)
+    assert call("GET", "recoveries/?page=1&status=F")[1] == empty
+    assert call("GET", "recoveries/?page=1&recovery_scenario_record=1")[1] == empty
+    assert call("GET", "recoveries/?page=2&recovery_scenario_record=1")[0] == 404

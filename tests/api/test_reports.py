@@ -4,19 +4,21 @@ import csv
 import io
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from urllib.parse import quote
 
 import orjson
 import pytest
-from django.db import connection
+from django.db import DatabaseError, connection
 from django.test import Client
-from psycopg import Error as DatabaseError
+from psycopg.pq import TransactionStatus
 
 from api import authentication
 from cpm.lib.states import SnapshotKind
 from cpm.models import Backup, ServerSettings, UsageRecord, User
 from cpm.reports import signature, stream
+from cpm.reports.backups import BACKUPS
 from cpm.reports.base import Report
-from cpm.reports.columns import Number
+from cpm.reports.columns import Number, Text
 from cpm.reports.stream import CsvFile
 from tests import factories
 from tests.api import facts
@@ -175,6 +177,20 @@ def test_names_never_become_formulas(root, name):
         lines = list(csv.DictReader(io.StringIO(content.decode().partition("Signature: ")[0], newline="")))
         assert lines[0]["Account"] == expected, report
     assert Caller(root)("GET", "reports/usage/")[1][0]["account_name"] == name
+
+
+@pytest.mark.parametrize(
+    "name", ["it's", "100%s", "%", "\\'; SELECT 1 --", 'a"b', "{}", "$1", "\u00e4\u6f22"]
+)
+def test_a_filter_in_csv_is_only_a_value(root, name):
+    something(root)
+    something(root, account=name)
+
+    for report in ("protected-resources", "usage", "usage/detailed"):
+        path = f"reports/{report}/?account_name={quote(name)}"
+        status, content = Caller(root, accept="text/csv")("GET", path)
+        assert (status, [line["Account"] for line in table(content)]) == (200, [name]), report
+        assert len(Caller(root)("GET", path)[1]) == 1
 
 
 def test_times_are_utc_in_json_and_the_servers_in_csv(root, settings):
@@ -394,3 +410,69 @@ def test_an_empty_report_is_a_heading(root):
 
     assert content.count(b"\n") == 1
     assert Caller(root)("GET", "reports/backups/")[1] == []
+
+
+class Wide(Text):
+    """More bytes than a connection buffers."""
+
+    def as_cell(self, sql: str) -> str:
+        return f"repeat(({sql})::text, 20000000)"
+
+
+@pytest.mark.django_db(transaction=True)
+def test_nothing_is_read_ahead_and_a_copy_that_is_left_is_cancelled(monkeypatch):
+    monkeypatch.setattr(stream, "PIECE", 1)
+    policy = factories.policy(factories.account())
+    for _ in range(3):
+        factories.backup(policy)
+    wide = [Wide("id", "ID")]
+    file = CsvFile(wide, Report("wide", Backup, wide, ("id",)).lines(Backup.objects.all(), wide))
+    status = connection.connection.info
+
+    first = next(file)
+    during = status.transaction_status
+    file.close()
+
+    assert len(first) > 20_000_000
+    assert (during, status.transaction_status) == (TransactionStatus.ACTIVE, TransactionStatus.IDLE)
+    assert Backup.objects.count() == 3
+    with pytest.raises(StopIteration):
+        next(file)
+
+
+def test_times_look_alike_whatever_the_style_of_the_session(root, settings):
+    settings.TIME_ZONE = "America/St_Johns"
+    factories.backup(factories.policy(factories.account(root)))
+    lines = BACKUPS.lines(Backup.objects.all(), BACKUPS.columns)
+    with connection.cursor() as cursor:
+        cursor.execute("SET LOCAL DateStyle TO 'German'")
+
+    (line,) = table(b"".join(CsvFile(BACKUPS.columns, lines)))
+
+    assert line["Start Time (America/St_Johns)"] == "2026-11-21 01:30:00"
+
+
+def test_logs_are_csv_files_by_the_same_rules(root):
+    factories.log_line("cleanup", None, '=1+1,"x"\ny')
+
+    content = Caller(root, accept="text/csv")("GET", "settings/cleanup/logs/")[1]
+
+    (line,) = csv.DictReader(io.StringIO(content.decode(), newline=""))
+    assert (line["log"], line["log_time"]) == ('\'=1+1,"x"\ny', "2026-11-21T05:00:00Z")
+
+
+def test_usage_of_users_who_are_gone_is_there_for_root_alone(root):
+    gone = factories.user()
+    UsageRecord.objects.create(
+        day="2026-11-20", report_time=factories.NOW - timedelta(days=1), user_id=gone.pk, username=gone.username,
+        account_id=1, account_name="of old", instances=4,
+    )  # fmt: skip
+    independent = factories.user()
+    gone.delete()
+    path = "reports/usage/detailed/?from_time=2026-11-20&to_time=2026-11-20"
+
+    (row,) = Caller(root)("GET", path)[1]
+    (line,) = table(Caller(root, accept="text/csv")("GET", path)[1])
+
+    assert (row["account_name"], row["num_instances"], line["User"]) == ("of old", "4", row["username"])
+    assert Caller(independent)("GET", path)[1] == []

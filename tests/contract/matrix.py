@@ -7,10 +7,12 @@ An operation whose rule cannot be computed is a problem too.
 from collections.abc import Callable, Iterator, Set
 from typing import Any
 
+from django.test.utils import override_settings
+
 from tests.contract import matrix_lists, recipes
 from tests.contract.asking import ABSENT, Answer, good, is_envelope
-from tests.contract.facts import Operation, schema, success
-from tests.contract.rules import PROFILE_FLAGS, STANDS_FOR, ids_in_path, rule, view_of
+from tests.contract.facts import Operation, parameters, schema, success
+from tests.contract.rules import PROFILE_FLAGS, STANDS_FOR, ids_in_path, opened_to_delegates, rule, view_of
 from tests.contract.tenants import LABELS, Person, World
 
 Problems = Iterator[str]
@@ -34,7 +36,8 @@ GARBAGE = "garbage"
 def check(operation: Operation, world: World) -> list[str]:
     """Everything in which the operation differs from the matrix."""
     checks: list[Callable[[Operation, World], Problems]] = [
-        _statuses, _order, _other_parents, _body_references, _values_for_some,
+        _statuses, _order, _other_parents, _body_references, _values_for_some, _figures,
+        _features, _settings_for_delegates,
     ]  # fmt: skip
     found = [problem for one in checks for problem in one(operation, world)]
     if rule(operation)["scope"]["via"] == "list":
@@ -234,3 +237,43 @@ def _values_for_some(operation: Operation, world: World) -> Problems:
             answer = world.call(person, server)(operation, body=body)
             if (answer.status == 403) == (person.role in field["roles"]):
                 yield f"{person.name} with {field['field']}={field['value']}: {answer}."
+
+
+def _figures(operation: Operation, world: World) -> Problems:
+    """What counts everything in reach counts for each caller the sum of what its tenants count for themselves."""
+    if rule(operation)["scope"]["via"] != "all_in_reach" or operation["method"] != "GET":
+        return
+    query = {name: "2026-01-01" for name in parameters(operation) if name == "start_time"}
+    shown: dict[Person, tuple[Set[str], dict[str, int]]] = {}
+    for person, reach in let_in(operation, world):
+        answer = world.call(person, world.servers[person.owner])(operation, query=query)
+        shown[person] = reach, {name: n for name, n in answer.json.items() if isinstance(n, int)}
+    alone = {owner: figures for reach, figures in shown.values() if len(reach) == 1 for owner in reach}
+    for person, (reach, figures) in shown.items():
+        expected = {name: sum(alone[owner][name] for owner in reach) for name in figures}
+        if figures != expected or not any(figures.values()):
+            yield f"{person.name}: the figures are {figures} instead of {expected}."
+
+
+def _features(operation: Operation, world: World) -> Problems:
+    """Without a feature that the rule names the operation is a 403 for everybody whom it would let in."""
+    off = frozenset(rule(operation)["features"])
+    for person, _ in let_in(operation, world) if off else ():
+        with override_settings(CPM_FEATURES_OFF=off):
+            answer = good(operation, world.call(person, world.servers[person.owner]))
+        if answer.status != 403 or not is_envelope(answer):
+            yield f"{person.name} without the feature: {answer} instead of 403."
+
+
+def _settings_for_delegates(operation: Operation, world: World) -> Problems:
+    """Where the server says so, root's delegates who may change settings reach root's settings, and nobody else does."""
+    if not opened_to_delegates(operation):
+        return
+    for person in world.people:
+        if person.role != "root_delegate":
+            continue
+        with override_settings(CPM_SETTINGS_BY_ROOT_DELEGATES=True):
+            answer = good(operation, world.call(person, world.servers["root"]))
+        expected = success(operation)["code"] if "allow_settings_changes" in person.flags else 403
+        if answer.status != expected:
+            yield f"{person.name} with the settings open to delegates: {answer} instead of {expected}."

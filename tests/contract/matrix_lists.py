@@ -24,8 +24,8 @@ def check(operation: Operation, world: World, allowed: Callable[[Person], int | 
         reach = allowed(person)
         if isinstance(reach, int) or person.lacks:
             continue
-        # Reaches are told apart by their callers, of whom one of each kind is asked everything.
-        kind = f"{person.role} {person.owner}"
+        # One caller of each role is asked everything.
+        kind = str(person.role)
         call = world.call(person, world.servers[person.owner])
         whole = good(operation, call)
         parts, problems = _parts(operation, world, whole)

@@ -19,7 +19,7 @@ from tests.contract import serving
 from tests.simulated_aws import DEFAULT_ACCOUNT, SimulatedAws
 
 REGION = "us-east-1"
-PASSWORD = "correct-horse-battery"  # noqa: S105  # of a server that only tests see
+PASSWORD = "correct-horse-battery"  # of a server that only tests see
 INSTANCE_DETAILS = {
     "aws_architecture": "x86_64", "aws_disable_api_termination": False, "aws_image_id": "ami-0123456789abcdef0",
     "aws_instance_type": "t3.micro", "aws_ip_address": "10.0.0.5", "aws_kernel_id": "", "aws_key_name": "key",

@@ -23,21 +23,26 @@ PROFILE_FLAGS = frozenset({"allow_file_level_recovery", "allow_cost_explorer"})
 
 
 @cache
-def stated() -> dict[str, Rule]:
-    text = Path(__file__).with_name("permissions.json").read_text()
-    found: dict[str, Rule] = json.loads(text)["operations"]
+def stated() -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(Path(__file__).with_name("permissions.json").read_text())
     return found
 
 
 def rule(operation: Operation) -> Rule:
     """The stated rule with what is proposed laid over it, key by key, roles one by one."""
-    row = stated()[f"{operation['method']} {operation['path']}"]
+    row = stated()["operations"][f"{operation['method']} {operation['path']}"]
     merged = {**row, "roles": dict(row["roles"])}
     for layer in ("fills", "tightens"):
         proposed = (row["proposed"] or {}).get(layer) or {}
         merged["roles"] |= proposed.get("roles", {})
         merged |= {key: value for key, value in proposed.items() if key != "roles"}
     return merged
+
+
+def opened_to_delegates(operation: Operation) -> bool:
+    """Whether it is one of root's settings that an option of the server opens to root's delegates."""
+    opened = stated()["options"]["settings_by_root_delegates"]["operations"]
+    return f"{operation['method']} {operation['path']}" in opened
 
 
 def ids_in_path(operation: Operation, server: Server) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import pytest
 
+from api.views import Operation as Declared
 from cpm.permissions import RIGHTS, Caller, Reach
 from tests.contract import conformance
 from tests.contract.facts import Operation, operations
@@ -15,17 +16,17 @@ REACHES = {
 }  # fmt: skip
 
 
-def right_of(operation: Operation) -> str | None:
+def declared(operation: Operation) -> Declared:
     view = view_of(operation)
-    right: str | None = view.cls.operations[view.actions[operation["method"].lower()]].right
-    return right
+    found: Declared = view.cls.operations[view.actions[operation["method"].lower()]]
+    return found
 
 
 @pytest.mark.parametrize("number", [o["id"] for o in operations() if conformance.implemented(o)])
 def test_an_operation_needs_the_right_that_the_contract_states(number: str):
     operation = next(o for o in operations() if o["id"] == number)
 
-    expected, right = rule(operation), right_of(operation)
+    expected, right = rule(operation), declared(operation).right
 
     if right is None:
         assert set(expected["roles"].values()) == {"public"}
@@ -35,3 +36,12 @@ def test_an_operation_needs_the_right_that_the_contract_states(number: str):
         caller: REACHES[reach] for caller, reach in expected["roles"].items()
     }
     assert sorted(row.flags) == sorted(expected["delegate_flags"])
+
+
+@pytest.mark.parametrize("number", [o["id"] for o in operations() if conformance.implemented(o)])
+def test_an_operation_needs_the_feature_that_the_contract_states(number: str):
+    operation = next(o for o in operations() if o["id"] == number)
+
+    feature = declared(operation).feature
+
+    assert ([feature] if feature else []) == rule(operation)["features"]

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 from django.db import connections, transaction
+from django.test.utils import override_settings
 
 from tests import simulated_aws
 from tests.contract import matrix, tenants
@@ -27,7 +28,9 @@ def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimulatedAws]:
 @pytest.fixture(scope="module")
 def world(aws: SimulatedAws, django_db_setup: None, django_db_blocker) -> Iterator[World]:
     """One world for all operations; it is rolled back at the end."""
-    with django_db_blocker.unblock(), transaction.atomic():
+    # Every role changes its password, which a real hash makes slow on purpose.
+    quick = override_settings(PASSWORD_HASHERS=["django.contrib.auth.hashers.MD5PasswordHasher"])
+    with quick, django_db_blocker.unblock(), transaction.atomic():
         yield tenants.build(aws)
         transaction.set_rollback(True)
     connections.close_all()

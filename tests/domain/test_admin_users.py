@@ -146,6 +146,20 @@ def test_a_user_is_kept_out_and_let_in_again():
     assert user.is_active
 
 
+def test_delegates_of_a_user_who_is_kept_out_are_out_too():
+    delegate = factories.delegate(factories.user())
+    delegate.set_password(PASSWORD)
+    delegate.save()
+    open_session = client_of(delegate)
+    assert open_session.get(LIST).status_code == 200
+
+    act(client_of(factories.root()), delegate.original_user, "deactivate")
+
+    login = Client().post("/admin/login/", {"username": delegate.username, "password": PASSWORD})
+    assert open_session.get(LIST).status_code == 302
+    assert (login.status_code, "sessionid" in login.cookies) == (200, False)
+
+
 def test_tokens_are_ended_by_root_and_by_their_user():
     user = factories.user()
     for client in (client_of(factories.root()), client_of(user)):

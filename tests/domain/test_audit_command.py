@@ -148,4 +148,4 @@ def test_a_login_to_the_admin_is_recorded_and_a_failed_one_is_not_taken_for_it()
     client.post(page, {"username": "olga", "password": "a-long-and-winding-word"})
 
     record = AuditRecord.objects.get(event_type="user.logged_in")
-    assert (record.username, record.source, record.log) == ("olga", "192.0.2.9", "User “olga” logged in.")
+    assert (record.username, record.source, record.log) == ("olga", "192.0.2.9", "User “olga”: logged in.")

@@ -1,5 +1,6 @@
 """The daily summary: when it is due, what it says, and that it is sent once."""
 
+import itertools
 import threading
 from datetime import UTC, datetime, time, timedelta
 from zoneinfo import ZoneInfo
@@ -78,7 +79,7 @@ def test_a_year_of_summaries_has_one_for_each_date():
         dates.append(moment.astimezone(BERLIN).date())
 
     assert len(dates) == len(set(dates)) == 366
-    assert all(later - earlier == timedelta(days=1) for earlier, later in zip(dates, dates[1:], strict=False))
+    assert all(later - earlier == timedelta(days=1) for earlier, later in itertools.pairwise(dates))
 
 
 @pytest.mark.django_db(transaction=True)
@@ -249,8 +250,8 @@ def test_a_test_says_why_it_cannot_send(world: World, topic: str):
     with pytest.raises(errors.ValidationFailed) as error:
         notifications.test_daily_summary(actor=world.actor, notification=row, now=timezone.now())
     assert "no topic" in str(error.value)
+    delegate = factories.delegate(world.user, allow_settings_changes=True)
     with pytest.raises(errors.PermissionDenied):
-        delegate = factories.delegate(world.user, allow_settings_changes=True)
         notifications.test_daily_summary(actor=Actor.of(delegate), notification=row, now=timezone.now())
 
 

@@ -137,6 +137,21 @@ def test_what_makes_no_sense_is_refused_by_name(world: World, fields, field, cod
     assert (row.access_key, row.region) == before
 
 
+def test_a_secret_whose_key_is_lost_is_to_be_entered_again(world: World):
+    row = set_up(world)
+    Notification.objects.update(secret_key="altered", summary_topic_arn=row.alerts_topic_arn)
+    row.refresh_from_db()
+    identity(world)
+    EmailIdentity.objects.update(secret_key="altered")
+
+    with pytest.raises(errors.ValidationFailed) as error:
+        notifications.test_daily_summary(actor=world.actor, notification=row, now=timezone.now())
+    assert refused(error, "sns_secret_key", "secret_unreadable")
+    with pytest.raises(errors.ValidationFailed) as error:
+        email_identity.verify_status(actor=world.actor, email_address=None)
+    assert refused(error, "ses_secret_key", "secret_unreadable")
+
+
 def test_a_user_has_one_row_and_keeps_it(world: World):
     set_up(world)
 

@@ -4,7 +4,7 @@ from cpm.aws import errors as aws
 from cpm.lib import errors
 from cpm.models import Actor, Region, Target
 from cpm.resources.registry import BY_KEY
-from cpm.services import targets
+from cpm.services import target_limits, targets, users
 from tests import factories
 from tests.domain.fake_aws import FakeEc2, instance, volume
 from tests.factories import NOW
@@ -220,6 +220,26 @@ def test_gib_of_independent_volumes_are_limited(ec2, policy):
         add_volume(policy, big)
 
     assert "30" in str(error.value)
+
+
+def test_a_volume_that_has_grown_since_counts_once_with_its_size_of_now(ec2, policy):
+    policy.user.max_independent_ebs_gib = 30
+    policy.user.save()
+    small, smaller = "vol-0000000000000000b", "vol-0000000000000000c"
+    ec2.volumes = [volume(FREE, size=5), volume(small, size=10), volume(smaller, size=1)]
+    add_volume(policy)
+    ec2.volumes[0] = volume(FREE, size=20)
+    add_volume(factories.policy(policy.account))
+
+    add_volume(policy, small)
+    with pytest.raises(errors.LimitExceeded):
+        add_volume(policy, smaller)
+
+
+def test_every_limit_of_a_type_of_target_is_one_of_profiles():
+    for key, limit in target_limits.LIMITS.items():
+        assert key in BY_KEY
+        assert limit.field in users.LIMITS
 
 
 def test_changes_need_the_right_and_the_reach(ec2, policy):
