@@ -41,6 +41,8 @@ NAME_TYPES = {
 }
 UNALLOCATED = int(pytsk3.TSK_FS_NAME_FLAG_UNALLOC)
 NTFS_METADATA_FILES = 24
+FAT_LABEL = b" (Volume Label Entry)"
+EXFAT_METADATA_FILES = {b"$ALLOC_BITMAP", b"$UPCASE_TABLE"}
 NTFS_REPARSE_POINT = 192
 NTFS_VOLUME_INFORMATION = 112
 REPARSE_FORMS = {
@@ -109,9 +111,9 @@ class TskFileSystem:
         if name is None or int(name.flags) & UNALLOCATED or name.name in {None, b".", b"..", b""}:
             return None
         node = int(name.meta_addr)
-        if self._kind == "NTFS" and node < NTFS_METADATA_FILES:
-            return None
         meta = file.info.meta
+        if self._is_bookkeeping(name.name, node, int(meta.size) if meta is not None else 0):
+            return None
         kind = int(meta.type) if meta is not None else NAME_TYPES.get(int(name.type), UNDEFINED)
         if kind in VIRTUAL or NAME_TYPES.get(int(name.type)) in VIRTUAL:
             return None
@@ -127,6 +129,13 @@ class TskFileSystem:
             node=node,
             what=_what(kind, meta),
         )
+
+    def _is_bookkeeping(self, name: bytes, node: int, size: int) -> bool:
+        if self._kind == "NTFS":
+            return node < NTFS_METADATA_FILES
+        if self._kind == "exFAT" and name in EXFAT_METADATA_FILES:
+            return True
+        return "FAT" in self._kind and not size and name.endswith(FAT_LABEL)
 
 
 def _kind(kind: int) -> Kind:
