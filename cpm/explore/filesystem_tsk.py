@@ -40,6 +40,7 @@ NAME_TYPES = {
     int(pytsk3.TSK_FS_NAME_TYPE_VIRT_DIR): int(pytsk3.TSK_FS_META_TYPE_VIRT_DIR),
 }
 UNALLOCATED = int(pytsk3.TSK_FS_NAME_FLAG_UNALLOC)
+LONGEST_TARGET = 4096
 NTFS_METADATA_FILES = 24
 FAT_LABEL = b" (Volume Label Entry)"
 EXFAT_METADATA_FILES = {b"$ALLOC_BITMAP", b"$UPCASE_TABLE"}
@@ -127,7 +128,7 @@ class TskFileSystem:
             size=0 if kind == DIRECTORY else int(meta.size),
             modified=_modified(meta),
             node=node,
-            what=_what(kind, meta),
+            what=_what(kind, file),
         )
 
     def _is_bookkeeping(self, name: bytes, node: int, size: int) -> bool:
@@ -142,10 +143,22 @@ def _kind(kind: int) -> Kind:
     return "D" if kind == DIRECTORY else "F"
 
 
-def _what(kind: int, meta: Any) -> str:
+def _what(kind: int, file: Any) -> str:
     if kind in {DIRECTORY, REGULAR}:
         return ""
-    return link_text(meta.link) if kind == LINK else SPECIAL.get(kind, "a special file")
+    return link_text(_target(file)) if kind == LINK else SPECIAL.get(kind, "a special file")
+
+
+def _target(file: Any) -> bytes | None:
+    """The library knows short targets; long ones of ext4 are content."""
+    meta = file.info.meta
+    if meta.link or not 0 < int(meta.size) <= LONGEST_TARGET:
+        return meta.link or None
+    try:
+        target: bytes = file.read_random(0, int(meta.size))
+    except OSError:
+        return None
+    return target
 
 
 def _modified(meta: Any) -> float | None:

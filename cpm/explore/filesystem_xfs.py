@@ -6,7 +6,7 @@ from typing import Any
 
 import pyfsxfs
 
-from cpm.explore import xfs_log
+from cpm.explore import xfs_log, xfs_names
 from cpm.explore.blocks import FileObject, Readable
 from cpm.explore.filesystems import Entry, OpenFile, link_text
 
@@ -42,6 +42,7 @@ class _XfsFile:
 
 class XfsFileSystem:
     def __init__(self, volume: Readable) -> None:
+        self._readable = volume
         self._file = FileObject(volume)
         self._volume = pyfsxfs.volume()
         self._volume.open_file_object(self._file)
@@ -50,19 +51,39 @@ class XfsFileSystem:
 
     def entries(self, node: int) -> Iterator[Entry]:
         folder = self._volume.get_file_entry_by_inode(node)
+        odd: dict[int, list[bytes]] | None = None
         for index in range(folder.get_number_of_sub_file_entries()):
-            yield _entry(folder.get_sub_file_entry(index))
+            entry = folder.get_sub_file_entry(index)
+            name = _name(entry)
+            if name is None:
+                if odd is None:
+                    odd = self._odd_names(folder, node)
+                # Several names may lead to one file.
+                names = odd.get(int(entry.get_inode_number()))
+                if not names:
+                    raise OSError("a name in the folder cannot be read")
+                name = names.pop()
+            yield _entry(entry, name)
 
     def open(self, node: int) -> OpenFile:
         return _XfsFile(self._volume.get_file_entry_by_inode(node), self._volume)
 
+    def _odd_names(self, folder: Any, node: int) -> dict[int, list[bytes]]:
+        try:
+            extents = [folder.get_extent(index)[:2] for index in range(folder.get_number_of_extents())]
+        except OSError:
+            # Small folders stand in their inode and have none.
+            extents = []
+        names = xfs_names.raw_names(self._readable, node, extents)
+        return {target: [name for name in found if not _is_text(name)] for target, found in names.items()}
 
-def _entry(entry: Any) -> Entry:
+
+def _entry(entry: Any, name: bytes) -> Entry:
     node = int(entry.get_inode_number())
     mode = stat.S_IFMT(int(entry.get_file_mode()))
     folder = mode == stat.S_IFDIR
     return Entry(
-        name=_name(entry, node),
+        name=name,
         kind="D" if folder else "F",
         size=0 if folder else int(entry.get_size()),
         modified=int(entry.get_modification_time_as_integer()) / 1e9 or None,
@@ -71,13 +92,21 @@ def _entry(entry: Any) -> Entry:
     )
 
 
-def _name(entry: Any, node: int) -> bytes:
-    """The library gives no name that is not UTF-8 away; the file is still offered, under its number."""
+def _name(entry: Any) -> bytes | None:
+    """None for a name that is not UTF-8, which the library does not give away."""
     try:
         name: str = entry.get_name()
     except OSError:
-        return b"(name is no UTF-8, inode %d)" % node
+        return None
     return name.encode("utf-8", "surrogatepass")
+
+
+def _is_text(name: bytes) -> bool:
+    try:
+        name.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _what(mode: int, entry: Any) -> str:

@@ -224,7 +224,9 @@ class Session:
                     return message, payload
                 frames.send(connection, {}, self._fetch(message))
         except TimeoutError as error:
-            raise ExplorerTimedOut(seconds=self._limits.request_seconds) from error
+            late = time.monotonic() >= until
+            seconds = self._limits.request_seconds if late else self._limits.think_seconds
+            raise ExplorerTimedOut(seconds=seconds) from error
         except frames.Broken as error:
             raise _Gone(str(error)) from error
 
