@@ -24,6 +24,7 @@ from botocore.config import Config
 from botocore.exceptions import NoCredentialsError
 from botocore.httpsession import get_cert_path
 from botocore.utils import get_environ_proxies
+from urllib3 import HTTPResponse
 
 from cpm.aws import credentials, genuine, proxy
 from cpm.aws.client import AwsClient, recording
@@ -269,7 +270,7 @@ def _bucket_url(boto: Any, bucket: str) -> str:
 
     def catch(request: Any, **_: Any) -> AWSResponse:
         urls.append(request.url)
-        return AWSResponse(request.url, 200, {}, BytesIO())
+        return AWSResponse(request.url, 200, {}, HTTPResponse(BytesIO(), preload_content=False))
 
     boto.meta.events.register("before-send.s3.HeadBucket", catch)
     boto.head_bucket(Bucket=bucket)

@@ -27,7 +27,7 @@ from cpm.lib.secrets import redact, scrub_text
 
 log = structlog.get_logger(__name__)
 
-_TOO_FAST = (429, 503)
+_TOO_SLOW = {"ReadTimeoutError", "ConnectTimeoutError", "RequestTimeout", "ServiceUnavailable", "503"}
 _MAX_TEXT = 4 * 1024 * 1024
 _NO_LATER = 5.0
 
@@ -148,24 +148,24 @@ class HttpPool:
     def _attempt(self, request: Request) -> tuple[Answer | None, AwsError | None]:
         _recorders.note(self.service, request.action)
         size = request.size + sum(len(piece) for piece in request.body)
-        ticket, slow = self.in_flight.enter(size), False
+        ticket, error = self.in_flight.enter(size), None
         try:
             answer = self._exchange(request)
-            slow = answer.status in _TOO_FAST
             if answer.status < 300:
                 if request.check is not None:
                     request.check(answer)
                 return answer, None
+            error = self._refusal(request, answer)
         except Broken as broken:
-            slow = broken.late
-            return None, self._unreachable(request, broken.code, str(broken), maybe_done=broken.sent)
+            error = self._unreachable(request, broken.code, str(broken), maybe_done=broken.sent)
         except Damaged as damage:
-            return None, self._unreachable(request, damage.code, str(damage), maybe_done=True)
+            error = self._unreachable(request, damage.code, str(damage), maybe_done=True)
         except CAUGHT as caught:
-            return None, from_botocore(caught, self._call(request.action))
+            # No credentials, or no way to renew them.
+            error = from_botocore(caught, self._call(request.action))
         finally:
-            self.in_flight.leave(ticket, size, slow_down=slow)
-        return None, self._refusal(request, answer)
+            self.in_flight.leave(ticket, size, slow_down=_too_much(error))
+        return None, error
 
     def _exchange(self, request: Request) -> Answer:
         path = self._prefix + request.path
@@ -263,3 +263,8 @@ class HttpPool:
     def _call(self, action: str) -> Call:
         identity = self.identity
         return Call(self.service, action, self.region, identity.account_number, identity.secrets())
+
+
+def _too_much(error: AwsError | None) -> bool:
+    """Refused for the rate, or so busy that no answer came in time."""
+    return isinstance(error, errors.Throttled) or (error is not None and error.code in _TOO_SLOW)

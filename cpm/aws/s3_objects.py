@@ -119,6 +119,8 @@ class S3Objects:
         if not self._pool.secure:
             payload = _sha256(body).hex()
         name = f"x-amz-checksum-{self._checksum}"
+        # Puts with a lock are refused without this or a Content-MD5.
+        headers["x-amz-sdk-checksum-algorithm"] = self._checksum.upper()
         given = bytes.fromhex(payload) if self._checksum == "sha256" and payload != UNSIGNED else None
         headers[name] = base64.b64encode(given or _CHECKSUMS[self._checksum](body)).decode()
         if only_if_absent:

@@ -204,7 +204,9 @@ def test_https_checks_the_certificate(tmp_path, monkeypatch) -> None:
 def test_a_silent_tls_server_is_given_up(tmp_path, monkeypatch) -> None:
     certificate, key = certificates.write(tmp_path)
     monkeypatch.setenv("AWS_CA_BUNDLE", str(certificate))
-    with wires.running(lambda seen, number: Say(delay=3 if not number else 0), (str(certificate), str(key))) as wire:
+    with wires.running(
+        lambda seen, number: Say(delay=3 if not number else 0), (str(certificate), str(key))
+    ) as wire:
         pool = pool_to(wire.url)
 
         assert pool.send(request()).status == 200
@@ -231,7 +233,7 @@ def test_requests_go_through_the_proxy_of_the_gateway(secure, tmp_path, monkeypa
         with pytest.raises(errors.AwsError) as caught:
             refused.send(request())
 
-    assert [one.authorization for one in proxy.passed][0] == proxy.expected()
+    assert proxy.passed[0].authorization == proxy.expected()
     assert "407" in caught.value.explain()
     assert all("proxy-authorization" not in one.headers for one in wire.seen)
 
@@ -284,7 +286,10 @@ def test_line_breaks_never_become_headers() -> None:
 
 
 def test_every_request_is_recorded_with_its_action() -> None:
-    with wires.running(lambda seen, number: Say() if number else Say(500)) as wire, gateway.recording() as calls:
+    with (
+        wires.running(lambda seen, number: Say() if number else Say(500)) as wire,
+        gateway.recording() as calls,
+    ):
         pool_to(wire.url).send(request())
 
     assert calls == [("ebs", "GetSnapshotBlock")] * 2

@@ -46,14 +46,20 @@ def clock():
     credentials=CREDENTIALS,
     method=st.sampled_from(["GET", "PUT", "HEAD", "POST"]),
     key=KEYS,
-    query=st.lists(st.tuples(st.text("abcXYZ-_ /é", min_size=1), st.text(max_size=20)), max_size=4, unique_by=lambda q: q[0]),
+    query=st.lists(
+        st.tuples(st.text("abcXYZ-_ /é", min_size=1), st.text(max_size=20)),
+        max_size=4,
+        unique_by=lambda q: q[0],
+    ),
     headers=st.dictionaries(
         st.sampled_from(["x-amz-checksum-crc32", "If-None-Match", "Range", "x-amz-meta-note", "Content-MD5"]),
         st.text("abc =/+*  ", min_size=1, max_size=20).map(lambda value: f"v{value}v"),
     ),
     payload=st.sampled_from([UNSIGNED, EMPTY]),
 )
-def test_s3_requests_are_signed_as_botocore_signs_them(credentials, method, key, query, headers, payload) -> None:
+def test_s3_requests_are_signed_as_botocore_signs_them(
+    credentials, method, key, query, headers, payload
+) -> None:
     signer = Signer(lambda: credentials, "s3", "eu-west-1", clock=MOMENT.timestamp)
     path, text = path_of(key), query_of(query)
 
@@ -80,15 +86,20 @@ def test_ebs_requests_are_signed_as_botocore_signs_them(credentials, index, toke
 def test_the_key_of_the_day_is_not_kept_for_another_day_or_other_credentials() -> None:
     days = [MOMENT, MOMENT.replace(day=22), MOMENT]
     given_keys = [ReadOnlyCredentials("AKIA", secret, None) for secret in ("one", "one", "two")]
-    now = {}
-    signer = Signer(lambda: now["keys"], "ebs", "eu-west-1", clock=lambda: now["moment"].timestamp())
+    current = list(zip(days, given_keys, strict=True))
+
+    def clock() -> float:
+        return current[0][0].timestamp()
+
+    signer = Signer(lambda: current[0][1], "ebs", "eu-west-1", clock=clock)
     fresh = []
     kept = []
 
-    for moment, keys in zip(days, given_keys, strict=True):
-        now.update(moment=moment, keys=keys)
+    while current:
+        moment, keys = current[0]
         kept.append(signer.headers("GET", "/", "", HOST, {}, EMPTY)["Authorization"])
         other = Signer(lambda keys=keys: keys, "ebs", "eu-west-1", clock=moment.timestamp)
         fresh.append(other.headers("GET", "/", "", HOST, {}, EMPTY)["Authorization"])
+        current.pop(0)
 
     assert kept == fresh and len(set(kept)) == 3

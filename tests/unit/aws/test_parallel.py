@@ -72,11 +72,10 @@ def test_the_first_error_ends_it(where: str) -> None:
             raise KeyError("block")
         return number
 
-    taken = []
+    taken: list[int] = []
     results = parallel(work, items())
     with pytest.raises(KeyError):
-        for number in results:
-            taken.append(number)
+        taken.extend(results)
     with pytest.raises(KeyError):
         next(results)
 
