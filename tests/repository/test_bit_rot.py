@@ -59,8 +59,7 @@ def mutate(path, choice, former, old_index):
 
 
 def copied(source, target):
-    # Only what is written anew is copied; the rest is linked.
-    shutil.copytree(source, target, copy_function=lambda one, two: shutil.copyfile(one, two))
+    shutil.copytree(source, target, copy_function=shutil.copyfile)
     return target
 
 

@@ -200,6 +200,6 @@ def test_a_truncated_answer_is_noticed_and_never_restored(before, tmp_path):
             target[count // 2 : count] = bytes(count - count // 2)
             return count // 2
 
-    with pytest.raises(Exception, match="packs/.*block"):
+    with pytest.raises(Exception, match=r"packs/.*block"):
         Reader(reopened(path, Short(path)), kept).restore(tmp_path / "restored")
     assert not (tmp_path / "restored").exists()
