@@ -42,9 +42,9 @@ class Names:
         """The name of a chosen file or folder; chosen ones of the same name are numbered."""
         name = base = self.inside((paths.parts(path) or [b"session"])[-1])
         count = 2
-        while name.casefold() in self._at_top:
+        while name in self._at_top:
             name, count = f"{base} ({count})", count + 1
-        self._at_top.add(name.casefold())
+        self._at_top.add(name)
         return name
 
     def inside(self, raw: bytes) -> str:

@@ -4,6 +4,7 @@ It has no other way to the outside. Blocks come from the session, one request at
 """
 
 import socket
+import struct
 import sys
 from collections import OrderedDict
 from typing import Any
@@ -95,7 +96,16 @@ class Server:
             return _refused(error)
         except MemoryError:
             return _refused(TooLarge(path=_shown(request), reason="it needs more memory than is allowed"))
-        except (ValueError, IndexError, KeyError, TypeError, OverflowError, RecursionError) as error:
+        except (
+            OSError,
+            struct.error,
+            ValueError,
+            IndexError,
+            KeyError,
+            TypeError,
+            OverflowError,
+            RecursionError,
+        ) as error:
             # Parsers of tables and wrappers of libraries meet numbers that no sound disk has.
             return _refused(Damaged(path=_shown(request), reason=f"{type(error).__name__}: {error}"))
 

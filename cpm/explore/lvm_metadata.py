@@ -65,7 +65,7 @@ def _section(tokens: list[tuple[str, str]], depth: int) -> Section:
     found: Section = {}
     while tokens:
         kind, name = tokens.pop()
-        if (kind, name) == ("mark", "}"):
+        if (kind, name) == ("mark", "}") and depth:
             return found
         if kind not in {"name", "number"} or not tokens:
             raise MetadataDamaged(f"a name was expected instead of {name!r}")

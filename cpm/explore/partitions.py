@@ -1,5 +1,6 @@
 """Which volumes a set of disks has: whole disks, partitions, and LVM over any of them."""
 
+import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
@@ -31,7 +32,7 @@ def find_volumes(disks: Mapping[str, Readable]) -> list[Volume]:
     found: list[Volume] = []
     physical: list[tuple[str, Readable]] = []
     for disk, content in disks.items():
-        for volume in _of_disk(disk, content):
+        for volume in _readable_ones(disk, content):
             if volume.kind == "LVM2" and volume.content:
                 physical.append((disk, volume.content))
             else:
@@ -41,6 +42,15 @@ def find_volumes(disks: Mapping[str, Readable]) -> list[Volume]:
         name = f"{logical.group}-{logical.name}" if logical.name else logical.group
         found.append(_volume(name, names, None, logical.size, logical.content, why_not=logical.why_not))
     return list(_with_unique_names(found))
+
+
+def _readable_ones(disk: str, content: Readable) -> list[Volume]:
+    """One disk that makes no sense must not hide the others."""
+    try:
+        return list(_of_disk(disk, content))
+    except (OSError, ValueError, IndexError, struct.error) as error:
+        reason = f"its partition table is damaged ({error})"
+        return [Volume(disk, disk, "unknown", content.size, offset=0, why_not=reason)]
 
 
 def _of_disk(disk: str, content: Readable) -> Iterator[Volume]:
@@ -75,7 +85,10 @@ def _volume(
 ) -> Volume:
     if content is None or why_not:
         return Volume(name, disk, "unknown", size, label, offset, why_not)
-    found = found or identify(content)
+    try:
+        found = found or identify(content)
+    except OSError as error:
+        return Volume(name, disk, "unknown", size, label, offset, f"its beginning cannot be read ({error})")
     return Volume(name, disk, found.kind, size, found.label or label, offset, found.why_not, content)
 
 

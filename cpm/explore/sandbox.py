@@ -8,10 +8,10 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
 
 from cpm.explore import frames, paths
 from cpm.explore.blocks import Device
@@ -31,6 +31,7 @@ from cpm.explore.frames import Message
 READ_SIZE = 1024 * 1024
 PAGE_SIZE = 5000
 LARGEST_REQUEST = 2 * 1024 * 1024
+Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,13 +101,15 @@ class Session:
         self.starts = 0
 
     def volumes(self) -> list[VolumeFacts]:
-        answer, _ = self._call("volumes")
-        return [VolumeFacts(*each) for each in answer["volumes"]]
+        message, _ = self._call("volumes")
+        return self._believed(lambda: [_volume(each) for each in message["volumes"]])
 
     def listing(self, path: bytes, *, offset: int = 0, limit: int = PAGE_SIZE) -> Listing:
         """A page of a folder by name. The root lists the volumes."""
-        answer, _ = self._call("list", path=path, offset=offset, limit=min(limit, PAGE_SIZE))
-        return Listing([_entry(each) for each in answer["entries"]], answer["total"])
+        message, _ = self._call("list", path=path, offset=offset, limit=min(limit, PAGE_SIZE))
+        return self._believed(
+            lambda: Listing([_entry(each) for each in message["entries"]], int(message["total"]))
+        )
 
     def entries(self, path: bytes) -> Iterator[Entry]:
         """All entries of a folder by name, a page at a time."""
@@ -119,8 +122,8 @@ class Session:
                 return
 
     def stat(self, path: bytes) -> Entry:
-        answer, _ = self._call("stat", path=path)
-        return _entry(answer["entry"])
+        message, _ = self._call("stat", path=path)
+        return self._believed(lambda: _entry(message["entry"]))
 
     def resolve(self, text: str) -> bytes:
         """The path that a client means by `text`, plain or friendly. Raises PathNotFound."""
@@ -139,10 +142,14 @@ class Session:
     ) -> Found:
         """Entries whose names contain `text`, in any case, at most `depth` folders below `path`."""
         seconds = min(seconds, self._limits.think_seconds, self._limits.request_seconds) / 2
-        answer, _ = self._call(
+        message, _ = self._call(
             "search", path=path, text=text, depth=depth, limit=min(limit, PAGE_SIZE), seconds=seconds
         )
-        return Found([(frames.raw(at), _entry(each)) for at, each in answer["found"]], answer["more"])
+        return self._believed(
+            lambda: Found(
+                [(frames.raw(at), _entry(each)) for at, each in message["found"]], str(message["more"])
+            )
+        )
 
     def read(self, path: bytes, offset: int, length: int) -> bytes:
         """At most 1 MiB of a file's content; less than `length` only there or at its end."""
@@ -179,6 +186,15 @@ class Session:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def _believed(self, take: Callable[[], Answer]) -> Answer:
+        """Nothing that comes from the confined process is trusted to have the shape it should have."""
+        try:
+            return take()
+        except (KeyError, IndexError, TypeError, ValueError) as error:
+            with self._lock:
+                self._stop()
+            raise ExplorerDied(reason="it answered nonsense") from error
 
     def _call(self, operation: str, *, path: bytes = b"/", **arguments: object) -> tuple[Message, bytes]:
         request = {"operation": operation, "path": frames.text(path), **arguments}
@@ -323,22 +339,31 @@ def _error(message: Message) -> ExploreError:
         return ExploreError()
 
 
-def _entry(raw: object) -> Entry:
-    """An entry as the confined process describes it, which is checked as nothing that comes from there is trusted."""
-    if not isinstance(raw, list) or len(raw) != 6:
-        raise ExplorerDied(reason="it answered nonsense")
-    name, kind, size, modified, node, what = raw
-    sound = (
-        isinstance(name, str)
-        and "/" not in name
-        and name not in {".", ".."}
-        and kind in {"F", "D"}
-        and isinstance(size, int)
-        and isinstance(node, int)
-        and isinstance(modified, int | float | None)
-        and isinstance(what, str)
+def _volume(raw: object) -> VolumeFacts:
+    if not isinstance(raw, list) or len(raw) != 8:
+        raise TypeError("a volume is described by eight facts")
+    name, disk, kind, size, label, offset, why_not, warnings = raw
+    return VolumeFacts(
+        name=str(name),
+        disk=str(disk),
+        kind=str(kind),
+        size=int(size),
+        label=str(label),
+        offset=None if offset is None else int(offset),
+        why_not=str(why_not),
+        warnings=[str(warning) for warning in warnings],
     )
-    if not sound:
-        raise ExplorerDied(reason="it answered nonsense")
+
+
+def _entry(raw: object) -> Entry:
+    if not isinstance(raw, list) or len(raw) != 6:
+        raise TypeError("an entry is described by six facts")
+    name, kind, size, modified, node, what = raw
+    if kind not in {"F", "D"}:
+        raise ValueError("an entry is a file or a folder")
+    path = frames.raw(name)
+    if b"/" in path or path in {b".", b".."}:
+        raise ValueError("a name leads elsewhere")
     shape: Kind = "D" if kind == "D" else "F"
-    return Entry(frames.raw(name), shape, max(size, 0), modified, node, what)
+    when = None if modified is None else float(modified)
+    return Entry(path, shape, max(int(size), 0), when, int(node), str(what))
