@@ -20,6 +20,7 @@ class Migration(migrations.Migration):
                 ("aws_bucket_name", models.CharField(max_length=63)),
                 ("aws_region", models.CharField(max_length=32)),
                 ("prefix", models.CharField(max_length=160)),
+                ("versioned", models.BooleanField(default=False)),
                 ("secret", models.TextField()),
                 (
                     "deletion_status",

@@ -11,7 +11,7 @@ from cpm.models.user import User
 class S3Repository(CpmModel):
     """One repository. `secret` is a token of `cpm.lib.secrets` with the raw key of one of its key slots.
 
-    `prefix` is the folder and ends in a slash. The figures of its use are those of `usage_updated_at`.
+    `prefix` is the folder and ends in a slash; `versioned` says that the bucket keeps versions. The figures of its use are those of `usage_updated_at`.
     """
 
     user = models.ForeignKey(User, on_delete=models.CASCADE, related_name="s3_repositories")
@@ -21,6 +21,7 @@ class S3Repository(CpmModel):
     aws_bucket_name = models.CharField(max_length=63)
     aws_region = models.CharField(max_length=32)
     prefix = models.CharField(max_length=160)
+    versioned = models.BooleanField(default=False)
     secret = models.TextField()
     deletion_status = models.CharField(
         max_length=1, choices=DeletionStatus.choices(), default=DeletionStatus.NONE
