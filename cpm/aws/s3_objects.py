@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from itertools import islice
 from typing import Any
 from xml.etree import ElementTree
 from xml.sax.saxutils import escape
@@ -110,8 +111,8 @@ class S3Objects:
     ) -> str:
         """The ETag of the object, which is stored whole or not at all. ``data`` may be in pieces.
 
-        With ``only_if_absent`` raises ``AlreadyExists`` when the key is taken: after a lost answer perhaps by
-        this very put, so compare before giving up.
+        With ``only_if_absent`` raises ``AlreadyExists`` when the key was taken by somebody else. A put whose answer
+        was lost finds its own object when it is repeated.
         """
         body = (data,) if isinstance(data, bytes | bytearray | memoryview) else tuple(data)
         headers = (placement or Placement()).headers()
@@ -125,39 +126,52 @@ class S3Objects:
         headers[name] = base64.b64encode(given or _CHECKSUMS[self._checksum](body)).decode()
         if only_if_absent:
             headers["If-None-Match"] = "*"
-        more: dict[str, Any] = {"headers": headers, "body": body, "payload": payload, "again": _in_conflict}
+        request = Request(
+            "PutObject", "PUT", path_of(key), "", headers, body, payload, check=_has_etag, again=_in_conflict
+        )
         try:
-            answer = self._send("PutObject", "PUT", key, check=_has_etag, **more)
+            return self._pool.send(request).headers["etag"].strip('"')
         except AwsError as error:
             if error.code != "PreconditionFailed":
                 raise
-        else:
-            return answer.headers["etag"].strip('"')
+        if request.lost and (etag := self._holds(key, body)):
+            return etag
         raise self._pool.told("PutObject", "ObjectAlreadyExists", f"The key {key} is taken.")
 
-    def delete(self, keys: Iterable[str]) -> list[tuple[str, AwsError]]:
-        """Deletes up to a thousand at a time; absent ones count as deleted. What was refused, and why."""
-        refused = []
-        batch: list[str] = []
-        for key in keys:
-            batch.append(key)
-            if len(batch) == PAGE:
-                refused += self._delete(batch)
-                batch = []
-        return refused + (self._delete(batch) if batch else [])
+    def _holds(self, key: str, body: Sequence[Buffer]) -> str | None:
+        """The ETag when the object has these very bytes: then it is ours, and only the answer was lost."""
+        shown = self.head(key)
+        same = shown.size == sum(len(piece) for piece in body) and self.get(key) == b"".join(body)
+        return shown.etag if same else None
 
-    def _delete(self, keys: Sequence[str]) -> list[tuple[str, AwsError]]:
-        listed = "".join(f"<Object><Key>{escape(key)}</Key></Object>" for key in keys)
-        result = _Xml("DeleteResult")
-        body = f"<Delete>{listed}<Quiet>true</Quiet></Delete>"
-        self._post("DeleteObjects", "", "delete", body, check=result.read)
-        return [
-            (
-                found.findtext("Key", ""),
-                self._pool.told("DeleteObjects", found.findtext("Code", ""), found.findtext("Message", "")),
+    def delete(self, keys: Iterable[str]) -> Sequence[tuple[str, AwsError]]:
+        """Deletes up to a thousand at a time; absent ones count as deleted. What was refused, and why.
+
+        In a bucket with versions this only hides the objects; see ``delete_versions``.
+        """
+        return self._delete((key, "") for key in keys)
+
+    def delete_versions(self, keys: Iterable[str]) -> Sequence[tuple[str, AwsError]]:
+        """Deletes all versions of the objects, as a bucket with Object Lock needs it."""
+        return self._delete((key, version) for key in keys for version in self.versions(key))
+
+    def _delete(self, doomed: Iterable[tuple[str, str]]) -> Sequence[tuple[str, AwsError]]:
+        refused: list[tuple[str, AwsError]] = []
+        rest = iter(doomed)
+        while batch := list(islice(rest, PAGE)):
+            listed = "".join(
+                f"<Object><Key>{escape(key)}</Key>"
+                + (f"<VersionId>{escape(version)}</VersionId>" if version else "")
+                + "</Object>"
+                for key, version in batch
             )
-            for found in result.root.iterfind("Error")
-        ]
+            result = _Xml("DeleteResult")
+            body = f"<Delete>{listed}<Quiet>true</Quiet></Delete>"
+            self._post("DeleteObjects", "", "delete", body, check=result.read)
+            for found in result.root.iterfind("Error"):
+                key, code, text = (found.findtext(name, "") for name in ("Key", "Code", "Message"))
+                refused.append((key, self._pool.told("DeleteObjects", code, text)))
+        return refused
 
     def retain(self, key: str, until: datetime, mode: str) -> None:
         """Locks the object until then; S3 refuses to shorten what is locked in COMPLIANCE."""
@@ -215,27 +229,51 @@ class S3Objects:
 
     def list(self, prefix: str = "", after: str = "") -> Iterator[Stored]:
         """All objects below ``prefix`` whose key comes after ``after``, in S3's order, page by page."""
-        wanted = [("list-type", "2"), ("max-keys", str(PAGE)), ("prefix", prefix)]
-        place = [("start-after", after)] if after else []
+        token: str | None = None
         while True:
-            query = query_of(wanted + place)
-            result = _Xml("ListBucketResult")
-            self._send("ListObjectsV2", "GET", "", query=query, check=result.read)
-            root = result.root
-            for found in root.iterfind("Contents"):
-                yield Stored(
-                    found.findtext("Key", ""),
-                    int(found.findtext("Size", "0")),
-                    datetime.fromisoformat(found.findtext("LastModified", "")),
-                    found.findtext("ETag", "").strip('"'),
-                    found.findtext("StorageClass") or "STANDARD",
-                )
-            if root.findtext("IsTruncated", "false").lower() != "true":
+            found, following = self.page(prefix, token, after)
+            yield from found
+            if following is None:
                 return
-            following = [("continuation-token", root.findtext("NextContinuationToken", ""))]
-            if following == place or not following[0][1]:
+            if following == token:
                 raise self._pool.told("ListObjectsV2", "RepeatedToken", "The list repeats a page for ever.")
-            place = following
+            token = following
+
+    def page(
+        self, prefix: str, token: str | None = None, after: str = ""
+    ) -> tuple[Sequence[Stored], str | None]:
+        """A thousand objects at most, and the token of the next page, None after the last."""
+        wanted = [("list-type", "2"), ("max-keys", str(PAGE)), ("prefix", prefix)]
+        if token:
+            wanted.append(("continuation-token", token))
+        elif after:
+            wanted.append(("start-after", after))
+        result = _Xml("ListBucketResult")
+        self._send("ListObjectsV2", "GET", "", query=query_of(wanted), check=result.read)
+        more = result.root.findtext("IsTruncated", "false").lower() == "true"
+        following = result.root.findtext("NextContinuationToken")
+        if more and not following:
+            raise self._pool.told(
+                "ListObjectsV2", "MissingToken", "The list is cut, and does not say how to go on."
+            )
+        return [_listed(found) for found in result.root.iterfind("Contents")], following if more else None
+
+    def versions(self, key: str) -> Iterator[str]:
+        """Ids of all versions and delete markers of this very key."""
+        place: list[tuple[str, str]] = []
+        while True:
+            result = _Xml("ListVersionsResult")
+            query = query_of([("versions", ""), ("prefix", key), *place])
+            self._send("ListObjectVersions", "GET", "", query=query, check=result.read)
+            for kind in ("Version", "DeleteMarker"):
+                for found in result.root.iterfind(kind):
+                    if found.findtext("Key") == key:
+                        yield found.findtext("VersionId", "null")
+            at, version = (result.root.findtext(f"Next{name}Marker", "") for name in ("Key", "VersionId"))
+            # Markers lead on in the order of keys, and the wanted key comes before all longer ones.
+            if result.root.findtext("IsTruncated", "false").lower() != "true" or at != key:
+                return
+            place = [("key-marker", at), ("version-id-marker", version)]
 
     # -- inside -------------------------------------------------------------------------------------------
 
@@ -328,6 +366,16 @@ def _is_part(start: int, length: int | None) -> Callable[[Answer], None]:
             raise Damaged("another part of the object came than was asked for", "BadAnswer")
 
     return check
+
+
+def _listed(found: ElementTree.Element) -> Stored:
+    return Stored(
+        found.findtext("Key", ""),
+        int(found.findtext("Size", "0")),
+        datetime.fromisoformat(found.findtext("LastModified", "")),
+        found.findtext("ETag", "").strip('"'),
+        found.findtext("StorageClass") or "STANDARD",
+    )
 
 
 class _Xml:

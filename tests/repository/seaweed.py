@@ -63,7 +63,12 @@ def running(folder: Path) -> Iterator[Any]:
         "-volume.max=50",
         "-s3",
         f"-s3.port={s3}",
+        # Their usual ports would keep a second server on this machine from starting.
+        "-s3.port.iceberg=0",
+        "-s3.port.lance=0",
         f"-s3.config={config}",
+        "-s3.port.iceberg=0",
+        "-s3.port.lance=0",
     ]
     with open(folder / "log", "wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder)

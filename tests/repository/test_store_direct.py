@@ -23,23 +23,23 @@ from tests.repository.test_stores import (  # noqa: F401  # collected here with 
 @pytest.fixture(scope="module")
 def simulator(tmp_path_factory):
     running = simulated_aws.start(tmp_path_factory.mktemp("simulator"))
-    yield running.client("s3")
+    yield running.client("s3"), running.credentials()
     running.stop()
 
 
 @pytest.fixture(scope="module")
 def other_s3(tmp_path_factory):
     with seaweed.running(tmp_path_factory.mktemp("seaweed")) as client:
-        yield client
+        yield client, seaweed.KEYS
 
 
-def direct_store(client, *, locked=False):
+def direct_store(server, *, locked=False):
+    client, credentials = server
     bucket = f"bucket-{uuid.uuid4().hex[:12]}"
     client.create_bucket(Bucket=bucket, **({"ObjectLockEnabledForBucket": True} if locked else {}))
-    credentials = client._request_signer._credentials
     gateway.configure(gateway.GatewayConfig(endpoint_url=client.meta.endpoint_url))
-    keys = Keys(credentials.access_key, credentials.secret_key)
-    return S3Store(DirectObjects(S3Objects(keys, "us-east-1", bucket), versioned=locked), "some/folder")
+    objects = S3Objects(Keys(*credentials), "us-east-1", bucket)
+    return S3Store(DirectObjects(objects, versioned=locked), "some/folder")
 
 
 @pytest.fixture(params=["simulator", "other_s3"])
