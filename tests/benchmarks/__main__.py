@@ -15,6 +15,7 @@ from tests.stack import running_servers
 
 BENCHMARKS = {
     "aws_calls": "tests.benchmarks.aws_calls",
+    "block_io": "tests.benchmarks.block_io",
     "engine": "tests.benchmarks.engine",
     "explore": "tests.benchmarks.explore",
     "lists": "tests.benchmarks.lists",
