@@ -22,7 +22,7 @@ _ZEROS = bytes(BLOCK_BYTES)
 _BUCKET_BITS = 10
 _SHIFT = np.uint64(64 - _BUCKET_BITS)
 _BUCKETS = 1 << _BUCKET_BITS
-_STAGED = 1 << 16
+_STAGED = 1 << 18
 _RECENT = 1 << 13
 
 
@@ -69,7 +69,10 @@ class _Bucket:
         high = np.concatenate((self.high, high))
         low = np.concatenate((self.low, low))
         pack = np.concatenate((self.pack, pack))
-        order = np.lexsort((pack, low, high))
+        order = np.argsort(high, kind="stable")
+        if (np.diff(high[order]) == 0).any():
+            # Entries of one block have to lie side by side.
+            order = np.lexsort((pack, low, high))
         self.high, self.low, self.pack = high[order], low[order], pack[order]
 
 

@@ -52,8 +52,10 @@ def ids_of(table: Table) -> tuple[U64, U64]:
 
 
 def starts_of(table: Table) -> npt.NDArray[np.int64]:
-    ends: npt.NDArray[np.int64] = HEAD_BYTES + np.cumsum(table["stored"], dtype=np.int64)
-    return ends - table["stored"]
+    """Where each entry begins in the pack."""
+    starts = np.full(len(table), HEAD_BYTES, np.int64)
+    starts[1:] += np.cumsum(table["stored"][:-1], dtype=np.int64)
+    return starts
 
 
 def row_id(row: np.void) -> bytes:

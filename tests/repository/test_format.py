@@ -47,7 +47,7 @@ def test_an_independent_reader_restores_every_copy(written, tmp_path, secret):
     assert {line.split()[0] for line in listed.splitlines()} == set(copies)
     for copy_id, volume in copies.items():
         target = tmp_path / copy_id
-        subprocess.run([sys.executable, READER, path, *secret, copy_id, target], check=True, cwd=tmp_path)
+        subprocess.run([sys.executable, READER, path, copy_id, target, *secret], check=True, cwd=tmp_path)
         assert target.read_bytes() == b"".join(volume.content(number) for number in range(len(volume.seeds)))
 
 
