@@ -7,6 +7,7 @@ from typing import Any
 import pytsk3
 
 from cpm.explore.blocks import Readable
+from cpm.explore.ext_journal import NotReplayed, Replayed
 from cpm.explore.filesystems import Entry, Kind, OpenFile, UnsupportedForm, link_text
 
 TYPES = {
@@ -52,7 +53,11 @@ REPARSE_FORMS = {
     0x9000001A: "kept in the cloud, with a placeholder on the volume",
 }
 REPARSE_LINKS = {0xA000000C, 0xA0000003}
-EXT_INLINE_DATA = 0x8000
+EXT_RECOVER = 0x4
+NOT_REPLAYED = (
+    "The file system was in use when the snapshot was taken, and its journal could not be replayed ({reason}): "
+    "changes of the last seconds before the snapshot may be missing."
+)
 EXT_ENCRYPTED = 0x10000
 
 
@@ -89,9 +94,14 @@ class _TskFile:
 class TskFileSystem:
     def __init__(self, volume: Readable, kind: str) -> None:
         self._kind = kind
-        self._fs = pytsk3.FS_Info(_Image(volume), offset=0, type=TYPES[kind])
-        self.root = int(self._fs.info.root_inum)
+        self._fs = _opened(volume, kind)
         self.warnings = list(_warnings(volume, kind, self._fs))
+        if kind.startswith("ext") and _ext_incompatible(volume) & EXT_RECOVER:
+            try:
+                self._fs = _opened(_replayed(volume, self._fs), kind)
+            except NotReplayed as error:
+                self.warnings.append(NOT_REPLAYED.format(reason=error))
+        self.root = int(self._fs.info.root_inum)
 
     def entries(self, node: int) -> Iterator[Entry]:
         for file in self._fs.open_dir(inode=node):
@@ -180,16 +190,29 @@ def _refuse_forms(file: Any) -> None:
             raise UnsupportedForm("encrypted by Windows (EFS)")
 
 
+def _opened(volume: Readable, kind: str) -> Any:
+    return pytsk3.FS_Info(_Image(volume), offset=0, type=TYPES[kind])
+
+
+def _ext_incompatible(volume: Readable) -> int:
+    flags: int = struct.unpack("<I", volume.read(1024 + 96, 4))[0]
+    return flags
+
+
+def _replayed(volume: Readable, fs: Any) -> Readable:
+    node, device = struct.unpack("<II", volume.read(1024 + 224, 8))
+    if device or not node:
+        raise NotReplayed("it is on another volume")
+    try:
+        file = fs.open_meta(inode=node)
+        return Replayed(volume, _TskFile(file, int(file.info.meta.size)))
+    except (OSError, AttributeError) as error:
+        raise NotReplayed("it is damaged") from error
+
+
 def _warnings(volume: Readable, kind: str, fs: Any) -> Iterator[str]:
-    if kind.startswith("ext"):
-        incompat = struct.unpack("<I", volume.read(1024 + 96, 4))[0]
-        if incompat & 0x4:
-            yield (
-                "The file system was in use when the snapshot was taken, and its journal was not replayed: changes "
-                "of the last seconds before the snapshot may be missing."
-            )
-        if incompat & EXT_ENCRYPTED:
-            yield "Encrypted folders show encrypted names and content."
+    if kind.startswith("ext") and _ext_incompatible(volume) & EXT_ENCRYPTED:
+        yield "Encrypted folders show encrypted names and content."
     if kind == "NTFS" and _ntfs_dirty(fs):
         yield (
             "The file system is marked as in use, and its log was not replayed: changes of the last seconds before "

@@ -18,7 +18,21 @@ MOST_ENTRIES = 60
 
 
 @pytest.mark.parametrize(
-    "name", ["ext2", "ext4", "ext4-inline", "xfs", "ntfs", "fat12", "fat16", "fat32", "exfat", "mbr", "gpt"]
+    "name",
+    [
+        "ext2",
+        "ext4",
+        "ext4-dirty",
+        "ext4-inline",
+        "xfs",
+        "ntfs",
+        "fat12",
+        "fat16",
+        "fat32",
+        "exfat",
+        "mbr",
+        "gpt",
+    ],
 )
 def test_two_hundred_mutations_give_answers_or_errors_and_no_crash(name: str) -> None:
     pages = used_pages(image(name))
