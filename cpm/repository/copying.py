@@ -2,14 +2,15 @@
 
 import os
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from bisect import bisect_left
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from cpm.repository.blocks import BLOCK_BYTES, SEGMENT_BLOCKS, block_count
 from cpm.repository.manifest import Draft, Manifest
 from cpm.repository.packs import LEAST_PACK_BYTES
 from cpm.repository.repository import Repository
-from cpm.repository.writer import CopyWriter
+from cpm.repository.writer import MOST_OPEN_SEGMENTS, CopyWriter
 
 # 2 GiB of volume between checkpoints: what a crash costs at most, beside packs that are found again.
 SLICE_BLOCKS = 4 * SEGMENT_BLOCKS
@@ -53,20 +54,29 @@ def copy_part(
     slice_blocks: int = SLICE_BLOCKS,
     on_checkpoint: Callable[[dict[str, object]], None] = lambda cursor: None,
 ) -> None:
-    """Everything from the writer's place to its end, with a checkpoint after every slice."""
-    blocks = writer.draft.blocks
+    """Everything from the writer's place to its end, with a checkpoint after every slice.
+
+    ``changed``, in order, is as in `CopyWriter.plan`. A slice ends when so many blocks have been read for it, or when
+    its map has become long.
+    """
     while writer.first < writer.end:
-        start = writer.first * SEGMENT_BLOCKS
-        end = min(start + slice_blocks, writer.end * SEGMENT_BLOCKS, blocks)
-        _copy_blocks(writer, source, writer.plan(start, end, _between(changed, start, end)))
-        on_checkpoint(writer.checkpoint(end))
+        segment, todo = writer.first, 0
+        while segment < writer.end and segment - writer.first < MOST_OPEN_SEGMENTS and todo < slice_blocks:
+            start, end = segment * SEGMENT_BLOCKS, min((segment + 1) * SEGMENT_BLOCKS, writer.draft.blocks)
+            wanted = writer.plan(start, end, _between(changed, start, end))
+            _copy_blocks(writer, source, wanted)
+            todo += len(wanted)
+            segment += 1
+        on_checkpoint(writer.checkpoint(segment * SEGMENT_BLOCKS))
 
 
-def _between(changed: Sequence[int] | None, start: int, end: int) -> Iterable[int] | None:
-    return None if changed is None else [block for block in changed if start <= block < end]
+def _between(changed: Sequence[int] | None, start: int, end: int) -> Sequence[int] | None:
+    return None if changed is None else changed[bisect_left(changed, start) : bisect_left(changed, end)]
 
 
 def _copy_blocks(writer: CopyWriter, source: Source, wanted: Sequence[int]) -> None:
+    if not wanted:
+        return
     turns = iter(range(0, len(wanted), _CHUNK))
     turn = threading.Lock()
     failures: list[BaseException] = []
@@ -113,7 +123,8 @@ def copy_volume(
 ) -> Manifest:
     """Copy the volume in this process and finish the copy. With a ``cursor`` of an earlier attempt, go on there.
 
-    ``changed`` needs a ``parent``: the blocks that differ from it. Without, every block is read and compared by hash.
+    ``changed``, in order, are the blocks that differ from the ``parent``; without a parent, those that are not zeros.
+    Without ``changed`` every block is read and compared by hash.
     """
     if draft.size != source.size or block_count(draft.size) == 0:
         raise ValueError("The volume and its source differ in size, or are empty.")

@@ -132,3 +132,5 @@ class PackUploads:
         """Let go of threads and memory; what was not flushed is given up."""
         if self._pool is not None:
             self._pool.shutdown(wait=True, cancel_futures=True)
+        while not self._builders.empty():
+            self._builders.get()

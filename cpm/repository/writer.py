@@ -139,40 +139,59 @@ class CopyWriter:
     def plan(self, first: int, end: int, changed: Iterable[int] | None = None) -> list[int]:
         """Prepare blocks ``first`` to ``end`` (whole segments) and say which have to be read and written.
 
-        Without a parent these are all. With one, ``changed`` are the blocks that differ from it, or None when that
-        is not known; blocks that the repository has lost since are named as well, which heals them.
+        With a parent, ``changed`` are the blocks that differ from it; blocks that the repository has lost since are
+        named as well, which heals them. Without a parent, blocks that are not in ``changed`` are zeros. When
+        ``changed`` is None nothing is known, and all have to be read.
         """
-        touched = None if changed is None else set(changed)
+        by_segment: dict[int, list[int]] | None = None
+        if changed is not None:
+            by_segment = {}
+            for block in changed:
+                by_segment.setdefault(block // SEGMENT_BLOCKS, []).append(block)
+        empty: list[int] = []
         needed: list[int] = []
         for number in range(first // SEGMENT_BLOCKS, -(-end // SEGMENT_BLOCKS)):
             if number in self._segments:
                 continue
             if len(self._segments) >= MOST_OPEN_SEGMENTS:
                 raise CopyIncomplete(f"Checkpoint after at most {MOST_OPEN_SEGMENTS} segments.")
-            needed += self._plan_segment(number, touched)
+            needed += self._plan_segment(
+                number, by_segment.get(number, empty) if by_segment is not None else None
+            )
         return needed
 
-    def _plan_segment(self, number: int, touched: set[int] | None) -> list[int]:
+    def _plan_segment(self, number: int, touched: list[int] | None) -> list[int]:
         start = number * SEGMENT_BLOCKS
         count = min(SEGMENT_BLOCKS, self.draft.blocks - start)
         segment = _Segment(bytearray(ID_BYTES * count), bytearray(count))
-        inherited = b""
-        if self._parent and touched is not None and number < self._parent.manifest.draft.segment_count:
-            try:
-                inherited = self._parent.segment(number)
-            except Damaged:
-                inherited = b""
-            if self._parent.manifest.segment_blocks(number) != count:
-                # The volume has grown or shrunk here; a last block may be shorter than its id says.
-                inherited = inherited[: ID_BYTES * (min(count, len(inherited) // ID_BYTES) - 1)]
-        for at, block_id in enumerate(segment_ids(inherited)):
-            if start + at in (touched or ()):
-                continue
-            if block_id == ZERO_ID or self._present(block_id):
-                segment.ids[ID_BYTES * at : ID_BYTES * (at + 1)] = block_id
-                segment.have[at] = 1
         self._segments[number] = segment
+        inherited = b"" if touched is None else self._inherited(number, count)
+        if is_zero(inherited):
+            segment.have[: len(inherited) // ID_BYTES] = b"\x01" * (len(inherited) // ID_BYTES)
+        else:
+            for at, block_id in enumerate(segment_ids(inherited)):
+                if block_id == ZERO_ID or self._present(block_id):
+                    segment.ids[ID_BYTES * at : ID_BYTES * (at + 1)] = block_id
+                    segment.have[at] = 1
+        for block in touched or ():
+            if block < start + count:
+                segment.have[block - start] = 0
         return [start + at for at in range(count) if not segment.have[at]]
+
+    def _inherited(self, number: int, count: int) -> bytes:
+        """What the blocks of a segment were in the parent; less where it does not tell."""
+        if self._parent is None:
+            return bytes(ID_BYTES * count)
+        if number >= self._parent.manifest.draft.segment_count:
+            return b""
+        try:
+            inherited = self._parent.segment(number)
+        except Damaged:
+            return b""
+        if self.draft.size != self._parent.manifest.draft.size and len(inherited) < ID_BYTES * SEGMENT_BLOCKS:
+            # The volume has grown or shrunk here; a last block may be shorter than its id says.
+            return inherited[: ID_BYTES * (min(count, len(inherited) // ID_BYTES) - 1)]
+        return inherited[: ID_BYTES * count]
 
     def _present(self, block_id: bytes) -> bool:
         with self._lock:

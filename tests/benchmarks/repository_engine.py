@@ -5,6 +5,7 @@ import sys
 import uuid
 from pathlib import Path
 
+from cpm.repository.blocks import BLOCK_BYTES
 from cpm.repository.copying import FileSource, copy_volume
 from cpm.repository.keys import RawKey
 from cpm.repository.manifest import Draft
@@ -50,11 +51,35 @@ def check(folder: str) -> None:
         raise SystemExit(str(report.findings[:3]))
 
 
+class Huge:
+    """16 TiB, of which one block in 64 holds the same few contents."""
+
+    size = 16 << 40
+
+    def __init__(self) -> None:
+        self.used = range(0, self.size // BLOCK_BYTES, 64)
+        self._contents = [bytes([number]) * BLOCK_BYTES for number in range(1, 9)]
+
+    def read_into(self, number: int, target: memoryview) -> int:
+        target[:] = self._contents[number // 64 % 8]
+        return len(target)
+
+
+def huge(folder: str) -> None:
+    """Copy such a volume and list it; only its peak of memory is of interest."""
+    repository, source = opened(folder), Huge()
+    plan = Draft("f" * 32, "vol-huge", source.size, "2026-11-21T00:00:00+00:00")
+    copy = copy_volume(repository, plan, source, changed=source.used)
+    listed = sum(1 for _ in Reader(repository, copy).allocated())
+    if listed != len(source.used):
+        raise SystemExit(f"{listed} blocks instead of {len(source.used)}")
+
+
 def nothing() -> None:
     """Start-up and imports, to be taken out."""
 
 
 if __name__ == "__main__":
-    {"init": init, "copy": copy, "restore": restore, "check": check, "nothing": nothing}[sys.argv[1]](
-        *sys.argv[2:]
-    )
+    {"init": init, "copy": copy, "restore": restore, "check": check, "huge": huge, "nothing": nothing}[
+        sys.argv[1]
+    ](*sys.argv[2:])

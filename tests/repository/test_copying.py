@@ -248,3 +248,26 @@ def test_repeating_a_progress_object_is_no_conflict(tmp_path):
     save_progress(repository.store, repository.ciphers, part)
 
     assert assemble(repository.store, repository.ciphers, plan).segments == part.ids
+
+
+def test_a_huge_sparse_volume_costs_what_is_in_it(tmp_path):
+    repository = new_repository(tmp_path)
+    size = 16 << 40
+
+    class Sparse:
+        size = 16 << 40
+
+        def read_into(self, number, target):
+            target[:] = block(2 + 2 * (number % 5))
+            return len(target)
+
+    used = [0, 5, 40_000, 20_000_000, (size // BLOCK_BYTES) - 1]
+    plan = draft(Sparse())
+
+    copy = copy_volume(repository, plan, Sparse(), changed=used)
+    again = copy_volume(repository, draft(Sparse()), Sparse(), parent=copy, changed=[7])
+
+    reader = Reader(repository, repository.copy(again.copy_id))
+    assert list(reader.allocated()) == sorted([*used, 7])
+    assert reader.read(20_000_000) == block(2 + 2 * (20_000_000 % 5)) and reader.read(1) == bytes(BLOCK_BYTES)
+    assert repository.store.head(f"copies/{copy.copy_id}").size < 4096
