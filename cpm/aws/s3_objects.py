@@ -84,16 +84,25 @@ class S3Objects:
     """The objects of ``bucket``. Safe to share between threads.
 
     ``checksum`` is what S3 checks an upload by: ``crc32``, or ``sha256`` which costs a third of a core per
-    500 MB/s. Over plain HTTP the body is signed too, by its SHA-256.
+    500 MB/s. Over plain HTTP the body is signed too, by its SHA-256, unless ``signed`` says otherwise.
     """
 
-    def __init__(self, identity: Identity, region: str, bucket: str, *, checksum: str = "crc32") -> None:
+    def __init__(
+        self,
+        identity: Identity,
+        region: str,
+        bucket: str,
+        *,
+        checksum: str = "crc32",
+        signed: bool | None = None,
+    ) -> None:
         if checksum not in _CHECKSUMS:
             raise ValueError(f"checksum is one of {', '.join(_CHECKSUMS)}, not {checksum!r}")
         self.bucket = bucket
         self.region = region
         self._checksum = checksum
         self._pool: HttpPool = gateway.pool(identity, "s3", region, bucket)
+        self._signed = not self._pool.secure if signed is None else signed
 
     @property
     def pool(self) -> HttpPool:
@@ -117,7 +126,7 @@ class S3Objects:
         body = (data,) if isinstance(data, bytes | bytearray | memoryview) else tuple(data)
         headers = (placement or Placement()).headers()
         payload = UNSIGNED
-        if not self._pool.secure:
+        if self._signed:
             payload = _sha256(body).hex()
         name = f"x-amz-checksum-{self._checksum}"
         # Puts with a lock are refused without this or a Content-MD5.
