@@ -6,6 +6,7 @@ from typing import Any
 
 import pytsk3
 
+from cpm.explore import ext_folder
 from cpm.explore.blocks import Readable
 from cpm.explore.ext_journal import NotReplayed, Replayed
 from cpm.explore.filesystems import Entry, Kind, OpenFile, UnsupportedForm, link_text
@@ -54,6 +55,8 @@ REPARSE_FORMS = {
 }
 REPARSE_LINKS = {0xA000000C, 0xA0000003}
 EXT_RECOVER = 0x4
+EXT_INLINE_DATA = 0x8000
+NO_INODE = "damaged, it has no inode"
 NOT_REPLAYED = (
     "The file system was in use when the snapshot was taken, and its journal could not be replayed ({reason}): "
     "changes of the last seconds before the snapshot may be missing."
@@ -101,12 +104,31 @@ class TskFileSystem:
                 self._fs = _opened(_replayed(volume, self._fs), kind)
             except NotReplayed as error:
                 self.warnings.append(NOT_REPLAYED.format(reason=error))
+        # Small folders may stand in their inodes, where only the library finds them.
+        self._inline = kind.startswith("ext") and bool(_ext_incompatible(volume) & EXT_INLINE_DATA)
         self.root = int(self._fs.info.root_inum)
 
     def entries(self, node: int) -> Iterator[Entry]:
+        if self._kind.startswith("ext") and not self._inline:
+            yield from self._ext_entries(node)
+            return
         for file in self._fs.open_dir(inode=node):
             if entry := self._entry(file):
                 yield entry
+
+    def _ext_entries(self, node: int) -> Iterator[Entry]:
+        folder = self._fs.open_meta(inode=node)
+        content = _TskFile(folder, int(folder.info.meta.size))
+        # Names are ordered by their hashes; by nodes, each part of the inode table is fetched once.
+        for target, name in sorted(ext_folder.names(content, int(self._fs.info.block_size))):
+            if name in {b".", b".."}:
+                continue
+            try:
+                file = self._fs.open_meta(inode=target)
+            except OSError:
+                yield Entry(name, "F", 0, None, target, NO_INODE)
+            else:
+                yield _described(name, target, file)
 
     def open(self, node: int) -> OpenFile:
         file = self._fs.open_meta(inode=node)
@@ -147,6 +169,19 @@ class TskFileSystem:
         if self._kind == "exFAT" and name in EXFAT_METADATA_FILES:
             return True
         return "FAT" in self._kind and not size and name.endswith(FAT_LABEL)
+
+
+def _described(name: bytes, node: int, file: Any) -> Entry:
+    meta = file.info.meta
+    kind = int(meta.type)
+    return Entry(
+        name=name,
+        kind=_kind(kind),
+        size=0 if kind == DIRECTORY else int(meta.size),
+        modified=_modified(meta),
+        node=node,
+        what=_what(kind, file),
+    )
 
 
 def _kind(kind: int) -> Kind:
