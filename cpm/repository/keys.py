@@ -24,6 +24,7 @@ from cpm.repository.errors import (
     LastKeySlot,
     NoRepository,
     ObjectExists,
+    ObjectLocked,
     SlotUnknown,
     WrongSecret,
 )
@@ -196,9 +197,18 @@ def _change(
         raise KeysChanged("The key slots were changed at the same moment. Look at them and repeat.") from None
     if _newest(store) != mine:
         # Somebody was two generations ahead and had removed the one we built on already.
-        store.delete([_key(mine)])
+        _discard(store, [_key(mine)])
         raise KeysChanged("The key slots were changed at the same moment. Look at them and repeat.")
-    store.delete([info.key for info in list(store.list(PREFIX)) if info.key < _key(mine)])
+    _discard(store, [info.key for info in list(store.list(PREFIX)) if info.key < _key(mine)])
+
+
+def _discard(store: Store, generations: list[str]) -> None:
+    for key in generations:
+        try:
+            store.delete([key])
+        except ObjectLocked:
+            # It does not count any more. Until its lock ends, its slots open it for who reads the bucket.
+            continue
 
 
 def add(

@@ -25,9 +25,16 @@ from cpm.repository.store_s3 import Page
 
 _ARCHIVED = frozenset({"GLACIER", "DEEP_ARCHIVE"})
 _MISSING = frozenset({"NoSuchKey", "NotFound", "404"})
-_EXISTS = frozenset({"PreconditionFailed", "ConditionalRequestConflict", "412"})
+_EXISTS = frozenset({"PreconditionFailed", "412"})
 _THROTTLED = frozenset(
-    {"SlowDown", "RequestTimeout", "Throttling", "ThrottlingException", "RequestTimeTooSkewed"}
+    {
+        "ConditionalRequestConflict",
+        "SlowDown",
+        "RequestTimeout",
+        "Throttling",
+        "ThrottlingException",
+        "RequestTimeTooSkewed",
+    }
 )
 _EXPIRY = re.compile(r'expiry-date="([^"]+)"')
 
@@ -49,6 +56,7 @@ def _told(key: str) -> Iterator[None]:
             raise ObjectExists(key) from error
         if code == "InvalidObjectState":
             raise ObjectArchived(key) from error
+        # ConditionalRequestConflict: two writers met, and which of them succeeded is not decided yet.
         if status >= 500 or code in _THROTTLED:
             raise StoreUnavailable(f"S3 could not serve {key} this time ({code or status}).") from error
         message = error.response.get("Error", {}).get("Message", "")

@@ -26,8 +26,8 @@ class Page:
 class ObjectClient(Protocol):
     """One bucket. Every method makes one request and raises only `StoreError` and its kinds:
 
-    `ObjectMissing` (404), `ObjectExists` (412, or 409 for writers that met), `ObjectLocked` (retention forbids it),
-    `ObjectArchived` (InvalidObjectState), `StoreUnavailable` (5xx, throttling, time-outs, cut bodies), and
+    `ObjectMissing` (404), `ObjectExists` (412), `ObjectLocked` (retention forbids it),
+    `ObjectArchived` (InvalidObjectState), `StoreUnavailable` (5xx, throttling, time-outs, cut bodies, 409 of conditional writers that met), and
     `StoreError` for all else. ``get_into`` must raise `StoreUnavailable` when fewer bytes arrive than announced.
     """
 

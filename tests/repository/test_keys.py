@@ -1,6 +1,7 @@
 """Key slots: who gets in, and that nobody can lock everybody out."""
 
 import json
+from datetime import timedelta
 
 import pytest
 
@@ -8,7 +9,7 @@ from cpm.repository import keys
 from cpm.repository.copying import copy_volume
 from cpm.repository.errors import Damaged, KeysChanged, LastKeySlot, SlotUnknown, WrongSecret
 from cpm.repository.keys import Password, RawKey
-from cpm.repository.repository import open_repository
+from cpm.repository.repository import Settings, open_repository
 from cpm.repository.store_local import LocalStore
 from tests.repository.world import SECRET, Volume, Wrapped, draft, holds, new_repository, reopened
 
@@ -99,3 +100,15 @@ def test_slots_that_were_tampered_with_do_not_open(tmp_path):
     path.write_text("{}")
     with pytest.raises(Damaged, match="keys/00000001"):
         keys.slots(LocalStore(tmp_path))
+
+
+def test_slots_change_though_their_former_generation_is_locked(tmp_path):
+    repository = new_repository(
+        tmp_path, settings=Settings(lock_mode="COMPLIANCE", retention=timedelta(days=1))
+    )
+
+    repository.rotate_key(repository.slots()[0].id, PHRASE)
+
+    assert len(list((tmp_path / "keys").iterdir())) == 2
+    with pytest.raises(WrongSecret):
+        reopened(tmp_path)
