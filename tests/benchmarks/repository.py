@@ -355,7 +355,7 @@ def main(arguments: list[str]) -> None:
         run([*ENGINE, "init", str(work / "huge")])
         cost = run([*ENGINE, "huge", str(work / "huge")])
         print(
-            f"16 TiB with 524,288 blocks in use, copied and listed: peak {cost.rss} MiB (goal 256), {cost.wall:.0f} s"
+            f"16 TiB with 32,768 blocks in use, copied and listed: peak {cost.rss} MiB (goal 256), {cost.wall:.0f} s"
         )
         image.write(work / "image")
         rounds = []

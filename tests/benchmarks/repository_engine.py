@@ -52,16 +52,16 @@ def check(folder: str) -> None:
 
 
 class Huge:
-    """16 TiB, of which one block in 64 holds the same few contents."""
+    """16 TiB, of which one block in 1024 holds the same few contents."""
 
     size = 16 << 40
 
     def __init__(self) -> None:
-        self.used = range(0, self.size // BLOCK_BYTES, 64)
+        self.used = range(0, self.size // BLOCK_BYTES, 1024)
         self._contents = [bytes([number]) * BLOCK_BYTES for number in range(1, 9)]
 
     def read_into(self, number: int, target: memoryview) -> int:
-        target[:] = self._contents[number // 64 % 8]
+        target[:] = self._contents[number // 1024 % 8]
         return len(target)
 
 
