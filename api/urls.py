@@ -16,6 +16,7 @@ urlpatterns = [
     path("", include("api.endpoints.recoveries")),
     path("", include("api.endpoints.reports")),
     path("", include("api.endpoints.reports_audit")),
+    path("", include("api.endpoints.s3_repositories")),
     path("", include("api.endpoints.schedules")),
     path("", include("api.endpoints.settings")),
     path("", include("api.endpoints.settings_options")),

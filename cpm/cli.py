@@ -22,6 +22,7 @@ DJANGO_COMMANDS = {
     "jobs": "The latest jobs; also show, abort and retry one.",
     "apikey": "Create, list and revoke API keys, and end tokens.",
     "audit": "Read the audit log, and check that nobody has altered it.",
+    "repo": "List and verify S3 repositories, and change their keys.",
     "keys": "Rotate the keys that encrypt stored secrets.",
     "catalogue": "Rebuild a lost database from the tags of our snapshots.",
     "server": "Restore this server's own database from its backup.",

@@ -26,6 +26,7 @@ from cpm.models import (
     Notification,
     Policy,
     Recovery,
+    S3Repository,
     Schedule,
     ScriptLog,
     Snapshot,
@@ -73,6 +74,7 @@ class Right:
 
 
 ACCOUNT_FLAGS = ("allow_backup_changes", "allow_account_changes")
+REPOSITORY_FLAG = ("allow_account_changes",)
 BACKUP_FLAG = ("allow_backup_changes",)
 RECOVERY_FLAG = ("allow_recovery",)
 # Flags of users' profiles, which delegates' profiles lack, and the flag that a delegate needs for each of them.
@@ -135,6 +137,8 @@ RIGHTS: Mapping[str, Right] = {
     "reports.snapshots": Right(ENVIRONMENT_AND_ROOT_DELEGATE),
     "reports.usage": Right(ALL_FOR_ROOT_AND_ITS_DELEGATES),
     "reports.usage_anonymized": Right(ROOT_SEES_ALL | {Caller.ROOT_DELEGATE: Reach.ALL}),
+    "s3_repositories.change": Right(ENVIRONMENT, REPOSITORY_FLAG),
+    "s3_repositories.read": Right(ENVIRONMENT),
     "schedules.change": Right(ENVIRONMENT, BACKUP_FLAG),
     "schedules.read": Right(ENVIRONMENT),
     "schedules.read_run_times": Right(ENVIRONMENT, BACKUP_FLAG),
@@ -158,6 +162,7 @@ OWNER: Mapping[type[models.Model], str] = {
     Notification: "user",
     Policy: "user",
     Recovery: "user",
+    S3Repository: "user",
     Schedule: "user",
     ScriptLog: "backup__user",
     Snapshot: "backup__user",

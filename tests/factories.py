@@ -1,5 +1,6 @@
 """Plain functions that make model rows for tests. Every argument has a default; names are unique by a counter."""
 
+from base64 import b64encode
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -7,6 +8,7 @@ from datetime import UTC, datetime
 from itertools import count
 from typing import Any
 
+from cpm.flows.identities import encrypt_secret
 from cpm.lib import secrets
 from cpm.lib.states import Authentication, BackupStatus, Role, SnapshotKind, SnapshotStatus
 from cpm.models import (
@@ -21,6 +23,7 @@ from cpm.models import (
     Policy,
     PolicySchedule,
     Recovery,
+    S3Repository,
     Schedule,
     ScriptLog,
     Snapshot,
@@ -28,6 +31,7 @@ from cpm.models import (
     TargetVolume,
     User,
 )
+from tests.simulated_aws import SimulatedAws
 
 NOW = datetime(2026, 11, 21, 5, 0, tzinfo=UTC)
 _numbers = count(1)
@@ -110,6 +114,35 @@ def policy(of: Account | None = None, schedules: tuple[Schedule, ...] = (), **fi
     made = Policy.objects.create(**{"user": of.user, "account": of, "name": _name("policy"), **fields})
     PolicySchedule.objects.bulk_create(PolicySchedule(policy=made, schedule=item) for item in schedules)
     return made
+
+
+def s3_repository(of: Account | None = None, bucket: str = "backups", **fields: Any) -> S3Repository:
+    """The record of a repository; nothing is made in S3. Its key opens nothing."""
+    of = of or account()
+    name = fields.pop("name", _name("repository"))
+    return S3Repository.objects.create(
+        **{
+            "user": of.user,
+            "account": of,
+            "name": name,
+            "description": _text("Copies"),
+            "aws_bucket_name": bucket,
+            "aws_region": "us-east-1",
+            "prefix": f"cpm/{name}/",
+            "secret": encrypt_secret(b64encode(bytes(32)).decode()),
+            **fields,
+        }
+    )
+
+
+def bucket(aws: SimulatedAws, name: str, region: str = "us-east-1", account: str | None = None) -> str:
+    """An empty bucket of the simulated AWS with default encryption."""
+    s3 = aws.client("s3", region, account)
+    where = {} if region == "us-east-1" else {"CreateBucketConfiguration": {"LocationConstraint": region}}
+    s3.create_bucket(Bucket=name, **where)
+    rules = [{"ApplyServerSideEncryptionByDefault": {"SSEAlgorithm": "AES256"}}]
+    s3.put_bucket_encryption(Bucket=name, ServerSideEncryptionConfiguration={"Rules": rules})
+    return name
 
 
 def target(of: Policy | None = None, **fields: Any) -> Target:

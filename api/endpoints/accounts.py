@@ -11,13 +11,13 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from api import serializers as shapes
-from api.fields import Always, Boolean, Choice, Fields, Integer, Items, Text
+from api.fields import Boolean, Choice, Fields, Integer, Items, Text
 from api.filters import Exactly, Ids
 from api.views import Operation, Records, Rows
 from cpm.features import Feature
 from cpm.lib.errors import ValidationFailed
 from cpm.lib.states import Authentication
-from cpm.models import Account, Policy
+from cpm.models import Account, Policy, S3Repository
 from cpm.services import accounts, backup_deletion
 
 RELATED_POLICIES = ArraySubquery(
@@ -25,9 +25,12 @@ RELATED_POLICIES = ArraySubquery(
     .order_by("pk")
     .values("pk")
 )
+RELATED_REPOSITORIES = ArraySubquery(
+    S3Repository.objects.filter(account=OuterRef("pk")).order_by("pk").values("pk")
+)
 SHARED_FIELDS = Fields(
     account_number=Text("account_number"),
-    associated_repositories=Always([], {"type": "array", "items": {"type": "integer"}}),
+    associated_repositories=Items(RELATED_REPOSITORIES, of="integer"),
     assume_from_account=Integer("assume_from_account_id"),
     authentication=Choice("authentication", Authentication),
     aws_access_key=Text("access_key"),

@@ -12,6 +12,7 @@ from cpm.admin import (
     notifications,
     policies,
     recoveries,
+    repositories,
     schedules,
     settings,
     snapshots,
@@ -20,5 +21,5 @@ from cpm.admin import (
 
 __all__ = [
     "accounts", "alerts", "api_keys", "audit", "backups", "fleet", "jobs", "login", "notifications", "policies", "recoveries",
-    "schedules", "settings", "snapshots", "users",
+    "repositories", "schedules", "settings", "snapshots", "users",
 ]  # fmt: skip

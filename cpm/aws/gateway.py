@@ -7,22 +7,33 @@ be used from any thread. A forked child gets connections of its own.
 
 import logging
 import os
+import ssl
 import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from io import BytesIO
 from typing import Any
+from urllib.parse import urlsplit
 
 import botocore.loaders
 import botocore.session
+from botocore.awsrequest import AWSResponse
 from botocore.config import Config
+from botocore.exceptions import NoCredentialsError
+from botocore.httpsession import get_cert_path
+from botocore.utils import get_environ_proxies
+from urllib3 import HTTPResponse
 
 from cpm.aws import credentials, genuine, proxy
 from cpm.aws.client import AwsClient, recording
+from cpm.aws.http_connection import Route
+from cpm.aws.http_pool import HttpPool
 from cpm.aws.identity import AssumedRole, Identity, Keys
 from cpm.aws.proxy import Proxy, proxies_for
-from cpm.aws.throttle import Rate, Throttle
+from cpm.aws.signing import Signer
+from cpm.aws.throttle import Rate, Throttle, family
 
 __all__ = [
     "AwsClient",
@@ -31,6 +42,7 @@ __all__ = [
     "account_number",
     "client",
     "configure",
+    "pool",
     "recording",
     "regions_enabled",
     "try_proxy",
@@ -90,6 +102,7 @@ class Gateway:
         self._loader = botocore.loaders.create_loader()
         self._sessions: OrderedDict[Identity, botocore.session.Session] = OrderedDict()
         self._clients: OrderedDict[tuple[Identity, str, str], AwsClient] = OrderedDict()
+        self._pools: OrderedDict[tuple[Identity, str, str, str], HttpPool] = OrderedDict()
 
     def client(self, identity: Identity, service: str, region: str) -> AwsClient:
         key = (identity, service, region)
@@ -108,6 +121,67 @@ class Gateway:
     def account_number(self, identity: Identity) -> str:
         answer = self.client(identity, "sts", self.home(identity)).call("GetCallerIdentity")
         return str(answer["Account"])
+
+    def pool(self, identity: Identity, service: str, region: str, bucket: str) -> HttpPool:
+        key = (identity, service, region, bucket)
+        with self._lock:
+            found = self._pools.get(key)
+            if found is None:
+                found = self._pools[key] = self._new_pool(identity, service, region, bucket)
+            self._pools.move_to_end(key)
+            while len(self._pools) > self.config.max_clients:
+                self._pools.popitem(last=False)
+            return found
+
+    def _new_pool(self, identity: Identity, service: str, region: str, bucket: str) -> HttpPool:
+        config = self.config
+        boto = self._connect(identity, service, region)
+        url = _bucket_url(boto, bucket) if bucket else str(boto.meta.endpoint_url)
+        place, session = urlsplit(url), self._session(identity)
+        proxies = proxies_for(
+            config.proxy, config.endpoint(service, region), loopback_too=config.proxy_loopback
+        )
+        if proxies is None:
+            proxies = get_environ_proxies(url)
+        tls = None
+        if place.scheme == "https":
+            tls = ssl.create_default_context(
+                cafile=session.get_config_variable("ca_bundle") or get_cert_path(True)
+            )
+        route = Route(
+            place.hostname or "",
+            place.port or (443 if tls else 80),
+            tls,
+            proxies.get(place.scheme),
+            config.connect_timeout,
+            config.read_timeout,
+        )
+
+        def credentials() -> Any:
+            # Asked each time: botocore renews them when they are due.
+            given = session.get_credentials()
+            if given is None:
+                raise NoCredentialsError
+            return given.get_frozen_credentials()
+
+        def turn(action: str) -> float:
+            # The rate of block data is found by its own feedback; a look at Redis per block would cost more CPU
+            # than the request. S3 has no rate per account.
+            name = family(service, action)
+            if service != "ebs" or name == "ebs-data":
+                return 0.0
+            return self.throttle.take(identity.account_key, region, name, config.longest_wait)
+
+        return HttpPool(
+            identity,
+            service,
+            region,
+            route=route,
+            signer=Signer(credentials, service, region),
+            prefix=place.path.rstrip("/"),
+            user_agent=config.user_agent_extra,
+            turn=turn,
+        )
 
     def _new_client(self, identity: Identity, service: str, region: str) -> AwsClient:
         return AwsClient(
@@ -187,6 +261,22 @@ class Gateway:
         return found
 
 
+def _bucket_url(boto: Any, bucket: str) -> str:
+    """Where botocore would send a request for the bucket: its rules of addressing, not a second set of them.
+
+    The request is prepared and caught before it leaves.
+    """
+    urls = []
+
+    def catch(request: Any, **_: Any) -> AWSResponse:
+        urls.append(request.url)
+        return AWSResponse(request.url, 200, {}, HTTPResponse(BytesIO(), preload_content=False))
+
+    boto.meta.events.register("before-send.s3.HeadBucket", catch)
+    boto.head_bucket(Bucket=bucket)
+    return str(urls[0])
+
+
 class _Process:
     """The gateway of this process; a fork leaves the parent's connections to the parent."""
 
@@ -251,6 +341,12 @@ def client(identity: Identity, service: str, region: str) -> AwsClient:
     """The client for this identity, service and region. Makes no call; credentials are checked at first
     use."""
     return _process.gateway().client(identity, service, region)
+
+
+def pool(identity: Identity, service: str, region: str, bucket: str = "") -> HttpPool:
+    """Kept connections for block I/O with this service, or with one bucket of S3. For ``cpm.aws.ebs_direct`` and
+    ``cpm.aws.s3_objects``; everything else is called through ``client``."""
+    return _process.gateway().pool(identity, service, region, bucket)
 
 
 def account_number(identity: Identity) -> str:

@@ -3,6 +3,8 @@
 from cpm.aws.errors import AwsError, Throttled, Unreachable
 from cpm.jobs.kinds import Verdict
 from cpm.lib.errors import DomainError
+from cpm.lib.secrets import KeyFileError, SecretUnreadable
+from cpm.repository.errors import RepositoryError, StoreUnavailable
 
 
 def classify(error: Exception) -> Verdict:
@@ -17,6 +19,8 @@ def classify(error: Exception) -> Verdict:
         return Verdict(error.explain(), retry=True, definite=not error.maybe_done)
     if isinstance(error, AwsError):
         return Verdict(error.explain(), retry=error.transient)
-    if isinstance(error, DomainError):
+    if isinstance(error, RepositoryError):
+        return Verdict(str(error), retry=isinstance(error, StoreUnavailable), definite=False)
+    if isinstance(error, DomainError | SecretUnreadable | KeyFileError):
         return Verdict(str(error), retry=False)
     return Verdict(f"Internal error: {type(error).__name__}: {error}", retry=True, definite=False)

@@ -16,6 +16,10 @@ from cpm.resources.registry import TYPES
 SNAPSHOTS = "arn:{partition}:ec2:*::snapshot/*"
 IMAGES = "arn:{partition}:ec2:*::image/*"
 KEYS = "arn:{partition}:kms:*:*:key/*"
+BUCKETS = "arn:{partition}:s3:::*"
+# Repositories have their folders below this one.
+FOLDERS = "arn:{partition}:s3:::*/cpm/*"
+BY_S3 = {"StringLike": {"kms:ViaService": "s3.*.amazonaws.com*"}}
 OURS = tagged_as_ours()
 
 GENERAL = (
@@ -96,6 +100,22 @@ SERVER = (
         "arn:{partition}:iam::*:role/cpm-*",
     ),
 )
+REPOSITORY = (
+    IamAction("s3:GetBucketLocation", "s3 repositories", "checks that the bucket is where it is said to be", BUCKETS),
+    IamAction("s3:GetEncryptionConfiguration", "s3 repositories", "refuses a bucket that does not encrypt", BUCKETS),
+    IamAction("s3:GetBucketVersioning", "s3 repositories", "learns whether deleting must remove versions", BUCKETS),
+    IamAction("s3:ListBucket", "s3 repositories", "lists the objects of a repository", BUCKETS),
+    IamAction("s3:ListBucketVersions", "s3 repositories", "finds all that the deletion of a repository removes", BUCKETS),
+    IamAction("s3:GetObject", "s3 repositories", "reads and verifies copies", FOLDERS),
+    IamAction("s3:GetObjectRetention", "s3 repositories", "learns how long an object is locked", FOLDERS),
+    IamAction("s3:PutObject", "s3 repositories", "writes copies", FOLDERS),
+    IamAction("s3:PutObjectRetention", "s3 repositories", "locks what immutable copies need", FOLDERS),
+    IamAction("s3:RestoreObject", "s3 repositories", "retrieves archived copies", FOLDERS),
+    IamAction("s3:DeleteObject", "s3 repositories", "deletes outlived copies", FOLDERS),
+    IamAction("s3:DeleteObjectVersion", "s3 repositories", "deletes outlived copies for good", FOLDERS),
+    IamAction("kms:GenerateDataKey", "s3 repositories", "S3 encrypts with the key of the bucket", KEYS, BY_S3),
+    IamAction("kms:Decrypt", "s3 repositories", "S3 decrypts with the key of the bucket", KEYS, BY_S3),
+)
 NOTIFICATIONS = (*topics.IAM_ACTIONS, *senders.IAM_ACTIONS)
 BACKUP = tuple(action for kind in TYPES for action in kind.iam_actions)
 RECOVERY = tuple(one for one in recover_actions.IAM_ACTIONS if one.group != recover_actions.REPLACE)
@@ -110,6 +130,7 @@ POLICIES: Mapping[str, tuple[IamAction, ...]] = {
     "optional-consistency": CONSISTENCY,
     "optional-notifications": NOTIFICATIONS,
     "optional-replace-volumes": REPLACE,
+    "optional-s3-repositories": REPOSITORY,
     "server-role": SERVER,
 }  # fmt: skip
 """The policies by the name of their files."""
@@ -122,12 +143,24 @@ WITHOUT_CALL: Mapping[str, str] = {
     "kms:CreateGrant": "ec2:CreateVolume",
     "kms:Decrypt": "ec2:CopySnapshot",
     "kms:DescribeKey": "ec2:CopySnapshot",
+    "kms:GenerateDataKey": "s3:PutObject",
     "kms:GenerateDataKeyWithoutPlaintext": "ec2:CopySnapshot",
     "kms:ReEncryptFrom": "ec2:CopySnapshot",
     "kms:ReEncryptTo": "ec2:CopySnapshot",
+    "s3:DeleteObjectVersion": "s3:DeleteObject",
+    "s3:GetObjectRetention": "s3:GetObject",
     "sns:TagResource": "sns:CreateTopic",
 }
 """Actions that AWS checks within another call; CPM never calls them by name."""
+
+NAMED_OTHERWISE: Mapping[str, str] = {
+    "DeleteObjects": "DeleteObject",
+    "GetBucketEncryption": "GetEncryptionConfiguration",
+    "HeadObject": "GetObject",
+    "ListObjectVersions": "ListBucketVersions",
+    "ListObjectsV2": "ListBucket",
+}
+"""Calls of S3 whose IAM action has another name."""
 
 SERVER_ROLE = "arn:aws:iam::111111111111:role/cpm-server"
 EXTERNAL_ID = "choose-an-external-id"

@@ -171,6 +171,27 @@ class SnapshotKind(LabelledEnum):
     ONLY_DR_AMI = "only_dr_amis", "DR AMI only"
 
 
+class DeletionStatus(LabelledEnum):
+    """How far the deletion of a repository's data is. The record of one that succeeded goes with the data."""
+
+    NONE = "N", "N/A"
+    IN_PROGRESS = "I", "In Progress"
+    FAILED = "F", "Failed"
+    SUCCEEDED = "S", "Succeeded"
+
+
+class VerifyDepth(LabelledEnum):
+    LIST = "list", "Listing"
+    SAMPLE = "sample", "Sample"
+    FULL = "full", "Every byte"
+
+
+class VerifyResult(LabelledEnum):
+    SOUND = "sound", "Sound"
+    DAMAGED = "damaged", "Damaged"
+    FAILED = "failed", "Not verified"
+
+
 class StepState(StrEnum):
     READY = "ready"
     RUNNING = "running"

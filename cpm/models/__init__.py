@@ -13,6 +13,7 @@ from cpm.models.notification import Notification
 from cpm.models.policy import CustomTag, Policy, PolicySchedule
 from cpm.models.recovery import Recovery
 from cpm.models.region import Region, ResourceType
+from cpm.models.repository import S3Repository
 from cpm.models.schedule import DisableTime, Schedule
 from cpm.models.server import EmailIdentity, FileLevelRecoverySettings, ProxySettings, ServerSettings
 from cpm.models.snapshot import Snapshot
@@ -25,6 +26,7 @@ from cpm.models.worker import FleetMember
 __all__ = [
     "Account", "Actor", "Alert", "ApiKey", "Attempts", "AuditKey", "AuditRecord", "AuditSeal", "Backup", "BackupTally",
     "CustomTag", "DisableTime", "EmailIdentity", "FileLevelRecoverySettings", "FleetMember", "Job", "LogLine",
-    "Notification", "Policy", "PolicySchedule", "ProxySettings", "Recovery", "Region", "ResourceType", "Schedule",
+    "Notification", "Policy", "PolicySchedule", "ProxySettings", "Recovery", "Region", "ResourceType", "S3Repository",
+    "Schedule",
     "ScriptLog", "ServerSettings", "Snapshot", "Step", "StoredAnswer", "Target", "TargetVolume", "UsageRecord", "User",
 ]  # fmt: skip

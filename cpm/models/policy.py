@@ -6,6 +6,7 @@ from django.db import models
 from cpm.lib.states import AutoRemove, ConsideredSuccessful
 from cpm.models.account import Account
 from cpm.models.base import CpmModel
+from cpm.models.repository import S3Repository
 from cpm.models.schedule import Schedule
 from cpm.models.user import User
 
@@ -45,6 +46,10 @@ class Policy(CpmModel):
     dr_account_regions = ArrayField(models.BigIntegerField(), default=list, blank=True)
     copy_to_snapshot_original_region = models.BooleanField(default=False)
     dr_keep_original_snapshots = models.BooleanField(default=True)
+
+    s3_repository = models.ForeignKey(
+        S3Repository, null=True, blank=True, on_delete=models.PROTECT, related_name="policies"
+    )
 
     backups_started = models.PositiveIntegerField(default=0)
     consecutive_failures = models.PositiveIntegerField(default=0)

@@ -110,6 +110,7 @@ def delete(*, actor: Actor, account: Account) -> None:
     users += [f"account {name}" for name in row.assumed_by.order_by("name").values_list("name", flat=True)]
     names = row.notifications.order_by("user__username").values_list("user__username", flat=True)
     users += [f"notification settings of {name}" for name in names]
+    users += [f"S3 repository {name}" for name in row.s3_repositories.order_by("name").values_list("name", flat=True)]
     users += ["the e-mail identity"] if EmailIdentity.objects.filter(account=row).exists() else []
     if users:
         raise InUse("account", users)

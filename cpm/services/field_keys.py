@@ -15,6 +15,7 @@ from cpm.models import (
     Job,
     Notification,
     ProxySettings,
+    S3Repository,
     ServerSettings,
 )
 from cpm.services import audit, audit_chain, settings
@@ -29,6 +30,7 @@ HELD: tuple[tuple[type[models.Model], str], ...] = (
     (Job, "secret"),
     (Notification, "secret_key"),
     (ProxySettings, "password"),
+    (S3Repository, "secret"),
     (ServerSettings, "activation_key"),
 )
 

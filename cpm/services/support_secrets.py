@@ -11,7 +11,15 @@ from django.db.models import Model
 
 from cpm.flows.identities import decrypt_secret
 from cpm.lib.secrets import MASK, KeyFileError, SecretUnreadable, scrub_text
-from cpm.models import Account, EmailIdentity, FileLevelRecoverySettings, Job, ProxySettings, ServerSettings
+from cpm.models import (
+    Account,
+    EmailIdentity,
+    FileLevelRecoverySettings,
+    Job,
+    ProxySettings,
+    S3Repository,
+    ServerSettings,
+)
 
 # Shorter texts occur by chance, and taking them out would make everything else unreadable.
 SHORTEST = 5
@@ -120,6 +128,7 @@ _ENCRYPTED: tuple[tuple[type[Model], str], ...] = (
     (EmailIdentity, "secret_key"),
     (FileLevelRecoverySettings, "secret_key"),
     (Job, "secret"),
+    (S3Repository, "secret"),
 )
 
 

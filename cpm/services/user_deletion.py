@@ -28,6 +28,7 @@ from cpm.models import (
     Policy,
     PolicySchedule,
     Recovery,
+    S3Repository,
     Schedule,
     ScriptLog,
     Snapshot,
@@ -45,7 +46,7 @@ Assigned: type[models.Model] = User.applied_managed_users.through
 BELONGINGS: Sequence[tuple[type[models.Model], str]] = (
     (Step, "job__user"), (Job, "user"), (Recovery, "user"), (ScriptLog, "backup__user"), (Snapshot, "backup__user"),
     (Backup, "user"), (Alert, "user"), (CustomTag, "policy__user"), (TargetVolume, "target__policy__user"),
-    (Target, "policy__user"), (PolicySchedule, "policy__user"), (Policy, "user"), (DisableTime, "schedule__user"),
+    (Target, "policy__user"), (PolicySchedule, "policy__user"), (Policy, "user"), (S3Repository, "user"), (DisableTime, "schedule__user"),
     (PolicySchedule, "schedule__user"), (Schedule, "user"), (Notification, "user"), (Account, "user"),
     (StoredAnswer, "user"), (ApiKey, "user"), (Assigned, "from_user"), (Assigned, "to_user"), (LogEntry, "user"),
 )  # fmt: skip
@@ -62,7 +63,7 @@ LOGGED: Mapping[str, tuple[type[models.Model], str]] = {
 def delete(*, actor: Actor, user: User) -> None:
     """The user or delegate is gone, with everything it owns; its audit records and its snapshots in AWS stay.
 
-    Raises `NotAllowed` for root and for users with delegates, `PreconditionFailed` while something of theirs runs, and
+    Raises `NotAllowed` for root and for users with delegates or S3 repositories, `PreconditionFailed` while something of theirs runs, and
     `InUse` when things of others need one of its accounts.
     """
     # In the order of everybody who adds something: policies, then users. Whoever comes later finds neither.
@@ -71,6 +72,7 @@ def delete(*, actor: Actor, user: User) -> None:
     if row.role == Role.ROOT:
         raise NotAllowed("root_user", "The root user cannot be deleted.")
     _refuse_delegates(row)
+    _refuse_repositories(row)
     _refuse_running(row)
     noun = "delegate" if row.role == Role.DELEGATE else "user"
     audit.record(actor, f"{noun}.deleted", row, before=users.state_of(row))
@@ -82,6 +84,14 @@ def _refuse_delegates(user: User) -> None:
     if names:
         message = f"{user.username} has delegates: {', '.join(names)}. Delete them first."
         raise NotAllowed("has_delegates", message)
+
+
+def _refuse_repositories(user: User) -> None:
+    """Their keys are in the database only: without them nobody could read the copies again."""
+    names = list(user.s3_repositories.order_by("name").values_list("name", flat=True)[:10])
+    if names:
+        message = f"{user.username} has S3 repositories: {', '.join(names)}. Delete them first."
+        raise NotAllowed("has_repositories", message)
 
 
 def _refuse_running(user: User) -> None:

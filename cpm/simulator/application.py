@@ -18,7 +18,7 @@ from botocore.model import OperationNotFoundError
 from moto.core.exceptions import ServiceException
 from werkzeug.exceptions import HTTPException
 
-from cpm.simulator import ebs_direct, moto_base, protocol
+from cpm.simulator import ebs_direct, moto_base, protocol, s3_names
 from cpm.simulator.call import Call
 from cpm.simulator.control import Control
 from cpm.simulator.errors import AwsError
@@ -243,6 +243,8 @@ def _action(service: str, request: dict[str, Any]) -> str:
         routed = ebs_direct.route(request["method"], request["path"])
         if routed:
             return routed[0]
+    if service == "s3":
+        return s3_names.action(request["method"], request["path"], request["query"], request["headers"])
     return f"{request['method']} {request['path'].split('/', 2)[1] if '/' in request['path'] else ''}".strip()
 
 

@@ -15,11 +15,14 @@ from tests.stack import running_servers
 
 BENCHMARKS = {
     "aws_calls": "tests.benchmarks.aws_calls",
+    "block_io": "tests.benchmarks.block_io",
     "engine": "tests.benchmarks.engine",
+    "explore": "tests.benchmarks.explore",
     "lists": "tests.benchmarks.lists",
     "permissions": "tests.benchmarks.permissions",
     "planner": "tests.benchmarks.planner",
     "reports": "tests.benchmarks.reports",
+    "repository": "tests.benchmarks.repository",
 }
 # The engine is measured with Celery; the others run their steps in their own process, or none.
 WAKE = {"engine": "tests.benchmarks.engine_tasks.wake"}

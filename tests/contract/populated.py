@@ -12,7 +12,7 @@ from api import authentication
 from cpm.aws import gateway
 from cpm.flows.identities import encrypt_secret
 from cpm.lib.states import Authentication, Role, SnapshotKind
-from cpm.models import EmailIdentity, Region, Snapshot, User
+from cpm.models import Account, EmailIdentity, Region, Snapshot, User
 from cpm.services import settings
 from tests import factories as make
 from tests.contract import serving
@@ -56,6 +56,7 @@ def populate(aws: SimulatedAws, owner: User | None = None) -> Server:
     _people(server)
     _resources(server, aws)
     _accounts_and_policies(server)
+    _repositories(server, aws)
     _backups(server)
     _notifications(server, aws)
     server.ids |= serving.prepare()
@@ -143,6 +144,14 @@ def _accounts_and_policies(server: Server) -> None:
         type(row).objects.filter(pk=row.pk).update(description=f"The {name} of everything")
         server.ids |= {f"{name}_name": row.name, f"{name}_description": f"The {name} of everything"}
     server.ids["_policy"] = policy
+
+
+def _repositories(server: Server, aws: SimulatedAws) -> None:
+    """A repository in an encrypted bucket."""
+    bucket = f"bucket-of-{server.owner.pk}"
+    make.bucket(aws, bucket)
+    row = make.s3_repository(Account.objects.get(pk=server.ids["account"]), bucket)
+    server.ids |= {"bucket": bucket, "s3_repository": row.pk}
 
 
 def _notifications(server: Server, aws: SimulatedAws) -> None:

@@ -24,6 +24,7 @@ OBJECTS: tuple[tuple[str, str], ...] = (
     (r"/policies/\{policy_id\}/targets/volumes/\{id\}", "volume_target"),
     (r"/policies/\{(id|policy_id)\}", "policy"),
     (r"/recoveries/\{id\}", "recovery"),
+    (r"/s3_repositories/\{id\}", "s3_repository"),
     (r"/schedules/\{schedule_id\}/disable_times/\{id\}", "disable_time"),
     (r"/schedules/\{(id|schedule_id)\}", "schedule"),
     (r"/settings/notifications/\{id\}", "notification"),
@@ -84,6 +85,7 @@ BODIES: dict[str, dict[str, Any]] = {
     "13.39": {"aws_resource_id": "{aws_other_instance_volume}"},
     "13.60": {"aws_region": "us-east-1", "aws_resource_id": "{aws_other_volume}"},
     "10.1": {"username": "a-name"},
+    "20.1": {"aws_bucket_name": "{bucket}", "aws_region": "us-east-1"},
     "23.1": {"activation_key": "ABCD-1234-EFGH-5678"},
     "23.17": {
         "email_address": ADDRESS, "ses_authentication": "A", "ses_account": "{account_as_text}",

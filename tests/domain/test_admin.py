@@ -53,6 +53,7 @@ def populate(user, count=3) -> None:
         factories.audit_record(user)
         factories.log_line("backup", backup.pk)
         factories.api_key(user)
+        factories.s3_repository(account)
         spec = queue.JobSpec("backup", "backup", backup.pk, [StepSpec("one")], user_id=user.pk)
         queue.create_jobs([spec], engine_queues={"one": "backup"})
     fleet.seen("worker", FleetKind.WORKER, ["backup"], 2)

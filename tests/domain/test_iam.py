@@ -30,8 +30,9 @@ def mentioned() -> Iterator[str]:
                 if isinstance(node, ast.Call):
                     name = getattr(node.func, "attr", getattr(node.func, "id", ""))
                     texts = [a.value for a in node.args if isinstance(a, ast.Constant) and isinstance(a.value, str)]
-                    if name in {"call", "paginate", "_ignore_absent"} and texts and texts[0].isalpha():
-                        yield texts[0]
+                    told = {"call", "paginate", "_ignore_absent"} | ({"_send", "_post", "Request"} if path.stem == "s3_objects" else set())
+                    if name in told and texts and texts[0].isalnum() and not texts[0].isupper():
+                        yield iam.NAMED_OTHERWISE.get(texts[0], texts[0])
 
 
 def declared() -> set[str]:

@@ -162,6 +162,20 @@ def test_while_a_job_runs_nothing_is_deleted(state):
 
 
 @pytest.mark.django_db
+def test_users_with_repositories_stay():
+    """Nobody could read what is in them without the key in the row."""
+    owner = factories.user()
+    row = factories.s3_repository(factories.account(owner))
+
+    with pytest.raises(errors.NotAllowed, match=row.name):
+        user_deletion.delete(actor=root(), user=owner)
+    row.delete()
+    user_deletion.delete(actor=root(), user=owner)
+
+    assert not User.objects.filter(pk=owner.pk).exists()
+
+
+@pytest.mark.django_db
 def test_root_and_users_with_delegates_stay():
     owner = factories.user()
     factories.delegate(owner, username="deputy")

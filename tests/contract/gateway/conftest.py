@@ -2,6 +2,8 @@ import pytest
 from moto.server import ThreadedMotoServer
 
 from cpm.aws import gateway
+from cpm.aws.throttle import DEFAULT_RATES, Rate
+from tests import simulated_aws
 from tests.contract.gateway.fake_aws import serve
 
 
@@ -29,3 +31,19 @@ def moto_url():
 def moto(moto_url):
     gateway.configure(gateway.GatewayConfig(endpoint_url=moto_url))
     return moto_url
+
+
+@pytest.fixture(scope="session")
+def block_simulator(tmp_path_factory):
+    running = simulated_aws.start(tmp_path_factory.mktemp("blocks"))
+    yield running
+    assert running.stop() == 0
+
+
+@pytest.fixture
+def aws(block_simulator):
+    """The simulator, empty, with the gateway pointed at it."""
+    block_simulator.reset()
+    rates = {family: Rate(100_000, 100_000) for family in DEFAULT_RATES}
+    gateway.configure(gateway.GatewayConfig(endpoint_url=block_simulator.url, read_timeout=10, rates=rates))
+    return block_simulator
