@@ -52,6 +52,8 @@ THREADS = 16
 MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 CORES = os.cpu_count() or 2
 AHEAD = 64
+READERS = 4
+"""Threads that fetch packs for a restore: most of the time they wait for S3."""
 GOALS = {"copy / boto3": 2.0, "download / dsnap": 1.2}
 FSP_UPLOAD = 239
 """MB/s of AWS's flexible-snapshot-proxy writing into a stub of the same kind on such a machine."""
@@ -331,7 +333,7 @@ def prepare_restore(url: str) -> Callable[[], int]:
     def run_it() -> int:
         reader, total = Reader(repository, manifest), LinearChecksum()
         begun = ebs.start_snapshot(16, client_token=uuid.uuid4().hex)["SnapshotId"]
-        with ebs.write_blocks(begun, reader.blocks(threads=CORES), total) as writing:
+        with ebs.write_blocks(begun, reader.blocks(threads=READERS), total) as writing:
             written = sum(1 for _ in writing)
         ebs.complete_snapshot(begun, total.count, total.digest())
         assert written * BLOCK == size
@@ -359,7 +361,7 @@ def prepare_restore_boto3(url: str) -> Callable[[], int]:
                 room.release()
 
         with ThreadPoolExecutor(THREADS) as threads:
-            for index, data in reader.blocks(threads=CORES):
+            for index, data in reader.blocks(threads=READERS):
                 room.acquire()
                 threads.submit(one, index, data)
         ebs.complete_snapshot(SnapshotId=begun, ChangedBlocksCount=next(written))
