@@ -14,6 +14,7 @@ from django.http import Http404, HttpResponse
 from rest_framework import exceptions
 
 from cpm.aws.errors import AwsError
+from cpm.explore.errors import SessionClosed, SourceFailed
 from cpm.lib import errors
 from cpm.lib.errors import NON_FIELD, DomainError, FieldError
 
@@ -31,6 +32,8 @@ STATUS_OF: tuple[tuple[type[DomainError], int], ...] = (
     (errors.Conflict, 400),
     (errors.PreconditionFailed, 412),
     (errors.TooManyAttempts, 429),
+    (SourceFailed, 412),
+    (SessionClosed, 412),
 )
 
 # Answers made outside the API views (URL not found, crash, CSRF), by status.

@@ -72,7 +72,7 @@ VALUES: tuple[tuple[str, Any], ...] = (
 )  # fmt: skip
 # Optional fields of a body that an example shows nevertheless; the other ones would only hide what matters.
 SHOWN = frozenset({
-    "assume_from_account", "account_number", "description", "enabled", "end_time", "generations", "role_name",
+    "assume_from_account", "account_number", "description", "enabled", "end_time", "generations", "repository", "role_name",
     "schedules", "start_time", "timezone",
 })  # fmt: skip
 _COMPILED = [(re.compile(pattern), value) for pattern, value in VALUES]

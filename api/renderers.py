@@ -40,6 +40,13 @@ class Bzip2Renderer(JsonRenderer):
     format = "bz2"
 
 
+class ZipRenderer(JsonRenderer):
+    """Marks a view that answers with a zip. What it is asked to render itself is an error: JSON."""
+
+    media_type = "application/zip"
+    format = "zip"
+
+
 class PemRenderer(BaseRenderer):
     """Marks a view that answers a certificate; the view writes it itself."""
 

@@ -19,6 +19,8 @@ DJANGO_COMMANDS = {
     "policy": "List, show and run policies.",
     "backups": "The latest backups, newest first.",
     "recover": "Recover a volume or an instance from a backup.",
+    "explore": "List and download files of a backup without restoring it.",
+    "cleanup": "Delete snapshots or, with --s3, copies that have outlived their policies.",
     "jobs": "The latest jobs; also show, abort and retry one.",
     "apikey": "Create, list and revoke API keys, and end tokens.",
     "audit": "Read the audit log, and check that nobody has altered it.",

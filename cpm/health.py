@@ -3,15 +3,14 @@
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 
-import redis
 import structlog
-from django.conf import settings
 from django.db import DatabaseError, connection
 from django.http import HttpRequest, JsonResponse
 from django.utils import timezone
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 
+from cpm.jobs import broker, fleet
 from cpm.lib.states import FleetKind
 from cpm.models import FleetMember
 
@@ -19,8 +18,7 @@ log = structlog.get_logger(__name__)
 
 # The tick notes itself every ten seconds; workers do so with their heartbeat.
 TICK_STALE_SECONDS = 60.0
-WORKER_GONE_AFTER = timedelta(seconds=60)
-REDIS_TIMEOUT_SECONDS = 2.0
+WORKER_GONE_AFTER = timedelta(seconds=fleet.GONE_AFTER_SECONDS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,16 +70,4 @@ def check(*, now: datetime) -> Health:
         log.warning("health: database away", error=str(error))
         connection.close()
         database = False
-    return Health(database, _redis_answers(), last_tick_age, workers)
-
-
-def _redis_answers() -> bool:
-    url = settings.REDIS_URL.replace("redis+socket://", "unix://").replace("virtual_host=", "db=")
-    try:
-        with redis.Redis.from_url(
-            url, socket_timeout=REDIS_TIMEOUT_SECONDS, socket_connect_timeout=REDIS_TIMEOUT_SECONDS
-        ) as server:
-            return bool(server.ping())
-    except redis.RedisError as error:
-        log.warning("health: redis away", error=str(error))
-        return False
+    return Health(database, broker.answers(), last_tick_age, workers)

@@ -1,7 +1,7 @@
 """/metrics: what Prometheus reads, taken from the database at each scrape.
 
 Nothing is counted in process memory, so every API process answers the same and a restart loses nothing. A scrape
-costs a fixed number of aggregate queries over indexes; series per policy are the only ones whose number grows.
+costs a fixed number of aggregate queries over indexes; only the series of policies and repositories grow in number.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,7 +17,7 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
 
-from cpm.lib.states import CopyStatus, DrStatus, JobState, Role, Severity
+from cpm.lib.states import CopyStatus, DrStatus, JobState, Role, Severity, VerifyResult
 from cpm.models import User
 from cpm.services import dashboards
 
@@ -38,6 +38,11 @@ SELECT queue, CASE WHEN pending_after > 0 THEN 'blocked' ELSE state END, count(*
                                                           AND state IN ('ready', 'waiting')))
 FROM cpm_step WHERE state IN ('ready', 'waiting', 'running') GROUP BY 1, 2
 """
+# Queues at places, such as s3@123456789012:eu-west-1, are served by the workers of that place.
+_WORKERS = """
+SELECT served, count(*), coalesce(sum(concurrency), 0) FROM cpm_fleetmember, unnest(queues) AS served
+WHERE kind = 'worker' AND last_seen_at > now() - interval '1 minute' GROUP BY 1 ORDER BY 1
+"""
 # Outcomes are gauges over a window, since records are deleted in time and a true counter would fall.
 _JOBS = """
 SELECT kind, state, count(*) FROM cpm_job
@@ -47,6 +52,14 @@ _ALERTS = "SELECT severity, count(*) FROM cpm_alert GROUP BY 1"
 _COPIES = """
 SELECT dr_status, s3_copy_status, status, count(*) FROM cpm_backup
 WHERE start_time > now() - interval '24 hours' GROUP BY 1, 2, 3
+"""
+_REPOSITORIES = """
+SELECT r.id::text, r.name, u.username, extract(epoch FROM r.last_verified_at), r.last_verify_result,
+       r.bytes_stored, r.copies_stored,
+       (SELECT count(*) FROM cpm_s3copy c WHERE c.repository_id = r.id AND c.damaged AND c.status = 'completed'),
+       CASE WHEN r.verify_every_days > 0 THEN extract(epoch FROM now() - coalesce(r.last_verified_at, r.created_at)
+                                                      - r.verify_every_days * interval '1 day') END
+FROM cpm_s3repository r JOIN cpm_user u ON u.id = r.user_id ORDER BY r.id
 """
 _SERVER = """
 SELECT (SELECT extract(epoch FROM last_cleanup_time) FROM cpm_serversettings WHERE id = 1),
@@ -72,7 +85,7 @@ class DatabaseCollector(Collector):
         with transaction.atomic(), connection.cursor() as cursor:
             cursor.execute(f"SET LOCAL statement_timeout = {STATEMENT_TIMEOUT_MS}")
             answers = []
-            for statement in (_POLICIES, _BACKLOG, _JOBS, _ALERTS, _COPIES, _SERVER):
+            for statement in (_POLICIES, _BACKLOG, _WORKERS, _JOBS, _ALERTS, _COPIES, _REPOSITORIES, _SERVER):
                 cursor.execute(statement)
                 answers.append(cursor.fetchall())
             usernames = dict(
@@ -80,12 +93,14 @@ class DatabaseCollector(Collector):
             )
             activity = dashboards.activity_by_user(since=timezone.now() - dashboards.RECENT)
             state = dashboards.state_by_user()
-        policies, backlog, jobs, alerts, copies, server = answers
+        policies, backlog, workers, jobs, alerts, copies, repositories, server = answers
         yield from _policy_metrics(policies)
         yield from _queue_metrics(backlog)
+        yield from _worker_metrics(workers)
         yield from _job_metrics(jobs)
         yield from _alert_metrics(alerts)
         yield from _backup_metrics(copies)
+        yield from _repository_metrics(repositories)
         yield from _server_metrics(server[0])
         yield from _dashboard_metrics("activity", dashboards.ACTIVITY, usernames, activity)
         yield from _dashboard_metrics("state", dashboards.STATE, usernames, state)
@@ -140,6 +155,16 @@ def _queue_metrics(rows: Sequence[Sequence[Any]]) -> Iterator[Metric]:
     yield oldest
 
 
+def _worker_metrics(rows: Sequence[Sequence[Any]]) -> Iterator[Metric]:
+    members = _gauge("queue_workers", "Workers heard from in the last minute that serve the queue.", ["queue"])
+    slots = _gauge("queue_slots", "Steps that these workers can do at a time.", ["queue"])
+    for queue, count, concurrency in rows:
+        members.add_metric([queue], count)
+        slots.add_metric([queue], concurrency)
+    yield members
+    yield slots
+
+
 def _job_metrics(rows: Sequence[Sequence[Any]]) -> Iterator[Metric]:
     open_jobs = _gauge("jobs_open", "Jobs that are not over.", ["kind", "state"])
     finished = _gauge("jobs_finished_24h", "Jobs that ended in the last 24 hours.", ["kind", "state"])
@@ -176,6 +201,34 @@ def _backup_metrics(rows: Sequence[Sequence[Any]]) -> Iterator[Metric]:
         else:
             s3_copies.add_metric([s3_names[letter]], count)
     yield from (backups, dr_copies, s3_copies)
+
+
+def _repository_metrics(rows: Sequence[Sequence[Any]]) -> Iterator[Metric]:
+    labels = ["repository_id", "repository", "user"]
+    columns = [
+        (3, "last_verified_time_seconds", "Unix time of the last verification; absent if there was none."),
+        (5, "bytes", "Bytes in the bucket, as of the last verification or cleanup."),
+        (6, "copies", "Copies in the bucket, as of the last verification or cleanup."),
+        (7, "damaged_copies", "Copies that the last verification could not read completely."),
+        (
+            8,
+            "verification_overdue_seconds",
+            "Seconds since a verification was due; negative before that, absent if never.",
+        ),
+    ]
+    for column, name, text in columns:
+        family = _gauge(f"repository_{name}", text, labels)
+        for row in rows:
+            if row[column] is not None:
+                family.add_metric(list(row[:3]), float(row[column]))
+        yield family
+    results = _gauge(
+        "repository_last_verify_result", "1 for how the last verification ended.", [*labels, "result"]
+    )
+    for row in rows:
+        for result in VerifyResult:
+            results.add_metric([*row[:3], result.value], float(row[4] == result))
+    yield results
 
 
 def _server_metrics(row: Sequence[Any]) -> Iterator[Metric]:

@@ -23,9 +23,11 @@ from cpm.models import (
     Backup,
     CustomTag,
     DisableTime,
+    ExploreSession,
     Notification,
     Policy,
     Recovery,
+    S3Copy,
     S3Repository,
     Schedule,
     ScriptLog,
@@ -34,6 +36,9 @@ from cpm.models import (
     TargetVolume,
     UsageRecord,
     User,
+    WorkerConfiguration,
+    WorkerTag,
+    WorkerTest,
 )
 
 Row = TypeVar("Row", bound=models.Model)
@@ -77,6 +82,7 @@ ACCOUNT_FLAGS = ("allow_backup_changes", "allow_account_changes")
 REPOSITORY_FLAG = ("allow_account_changes",)
 BACKUP_FLAG = ("allow_backup_changes",)
 RECOVERY_FLAG = ("allow_recovery",)
+EXPLORE_FLAG = ("allow_file_level_recovery",)
 # Flags of users' profiles, which delegates' profiles lack, and the flag that a delegate needs for each of them.
 USER_FLAGS: Mapping[str, str | None] = {
     "allow_file_level_recovery": "allow_recovery",
@@ -121,6 +127,8 @@ RIGHTS: Mapping[str, Right] = {
     "delegates.change": Right(ROOT_SEES_ALL),
     "delegates.read": Right(ROOT_SEES_ALL),
     "delegates.reset_password": Right(ROOT_CHANGES_OTHERS),
+    "explore_sessions.read": Right(ENVIRONMENT),
+    "explore_sessions.use": Right(ENVIRONMENT, EXPLORE_FLAG),
     "lookups.read": Right(SHARED),
     "notifications.change": Right(NOT_FOR_DELEGATES),
     "notifications.read": Right(NOT_FOR_DELEGATES),
@@ -137,6 +145,7 @@ RIGHTS: Mapping[str, Right] = {
     "reports.snapshots": Right(ENVIRONMENT_AND_ROOT_DELEGATE),
     "reports.usage": Right(ALL_FOR_ROOT_AND_ITS_DELEGATES),
     "reports.usage_anonymized": Right(ROOT_SEES_ALL | {Caller.ROOT_DELEGATE: Reach.ALL}),
+    "s3_operations.abort": Right(ENVIRONMENT, BACKUP_FLAG),
     "s3_repositories.change": Right(ENVIRONMENT, REPOSITORY_FLAG),
     "s3_repositories.read": Right(ENVIRONMENT),
     "schedules.change": Right(ENVIRONMENT, BACKUP_FLAG),
@@ -150,6 +159,11 @@ RIGHTS: Mapping[str, Right] = {
     "users.delete": Right(ROOT_CHANGES_OTHERS),
     "users.read": Right(ROOT_SEES_ALL),
     "users.reset_password": Right(ROOT_CHANGES_OTHERS),
+    "worker_tags.change": Right(ENVIRONMENT, REPOSITORY_FLAG),
+    "worker_tags.read": Right(ENVIRONMENT),
+    "workers.change": Right(ENVIRONMENT, REPOSITORY_FLAG),
+    "workers.read": Right(ENVIRONMENT),
+    "workers.test": Right(ENVIRONMENT, REPOSITORY_FLAG),
 }
 
 # Where the owner of a row is found.
@@ -159,9 +173,11 @@ OWNER: Mapping[type[models.Model], str] = {
     Backup: "user",
     CustomTag: "policy__user",
     DisableTime: "schedule__user",
+    ExploreSession: "user",
     Notification: "user",
     Policy: "user",
     Recovery: "user",
+    S3Copy: "backup__user",
     S3Repository: "user",
     Schedule: "user",
     ScriptLog: "backup__user",
@@ -169,6 +185,9 @@ OWNER: Mapping[type[models.Model], str] = {
     Target: "policy__user",
     TargetVolume: "target__policy__user",
     UsageRecord: "user",
+    WorkerConfiguration: "user",
+    WorkerTag: "account__user",
+    WorkerTest: "configuration__user",
 }
 
 

@@ -6,6 +6,7 @@ CPM_DATA               folder for scripts and files of this server
 CPM_SECRET_KEY_FILE    file with Django's secret key            CPM_FIELD_KEYS_FILE  keys of encrypted columns
 CPM_TRUSTED_PROXIES    addresses and networks of proxies in front, with commas; their X-Forwarded-For is believed
 CPM_REPORT_KEYS_FILE   keys that sign usage reports, made at first use; the same for every process that answers requests
+CPM_WORKER_PLACE       ACCOUNT_NUMBER:REGION that a worker is near to; `cpm worker --place` sets it
 CPM_AWS_ENDPOINT_URL   one endpoint for every AWS service (simulator, VPC endpoint); empty means AWS itself
 """
 
@@ -179,9 +180,14 @@ CPM_TICK_SECONDS = float(os.environ.get("CPM_TICK_SECONDS", "1"))
 CPM_OFFER_SECONDS = float(os.environ.get("CPM_OFFER_SECONDS", "20"))
 CPM_MAX_STEP_FAILURES = int(os.environ.get("CPM_MAX_STEP_FAILURES", "8"))
 CPM_RETRY_BASE_SECONDS = float(os.environ.get("CPM_RETRY_BASE_SECONDS", "5"))
+# The AWS account and region, as ACCOUNT_NUMBER:REGION, that this worker is near to; `cpm worker --place` sets it.
+CPM_WORKER_PLACE = os.environ.get("CPM_WORKER_PLACE", "")
 # How often AWS is asked about work in progress, and how long its lists may lag behind its writes.
 CPM_POLL_SECONDS = float(os.environ.get("CPM_POLL_SECONDS", "15"))
 CPM_AWS_LIST_LAG_SECONDS = float(os.environ.get("CPM_AWS_LIST_LAG_SECONDS", "60"))
+# Copies to S3: how much of a volume one worker takes at a time, and how long it works on it before others get a turn.
+CPM_S3_PART_GIB = float(os.environ.get("CPM_S3_PART_GIB", "32"))
+CPM_S3_SLICE_SECONDS = float(os.environ.get("CPM_S3_SLICE_SECONDS", "60"))
 # How long a step must have ended before what it did not count is taken for a stray (cpm.flows.stray_rules).
 CPM_STRAY_SETTLED_SECONDS = float(os.environ.get("CPM_STRAY_SETTLED_SECONDS", "3600"))
 
@@ -195,6 +201,11 @@ CPM_SCRIPTS_DIR = Path(os.environ.get("CPM_SCRIPTS_DIR", str(DATA_DIR / "scripts
 # Where the policy cpmdata keeps the server's own data; empty means a region that every account has.
 CPM_SERVER_REGION = os.environ.get("CPM_SERVER_REGION", "")
 CPM_SERVER_BACKUP_DIR = Path(os.environ.get("CPM_SERVER_BACKUP_DIR", str(DATA_DIR / "server-backups")))
+
+# An explore session ends by itself when nobody has used it for so long; and so many of those that are not being used does
+# one API process keep open (each costs some 40 MiB and a process of its own).
+CPM_EXPLORE_IDLE_MINUTES = int(os.environ.get("CPM_EXPLORE_IDLE_MINUTES", "60"))
+CPM_EXPLORE_OPEN_SESSIONS = int(os.environ.get("CPM_EXPLORE_OPEN_SESSIONS", "4"))
 
 # Lets delegates of root with `allow_settings_changes` read and change the settings that are root's.
 CPM_SETTINGS_BY_ROOT_DELEGATES = _flag("CPM_SETTINGS_BY_ROOT_DELEGATES")

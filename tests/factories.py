@@ -4,13 +4,26 @@ from base64 import b64encode
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from itertools import count
 from typing import Any
+from uuid import uuid4
+
+from django.utils import timezone
 
 from cpm.flows.identities import encrypt_secret
 from cpm.lib import secrets
-from cpm.lib.states import Authentication, BackupStatus, Role, SnapshotKind, SnapshotStatus
+from cpm.lib.states import (
+    Authentication,
+    BackupStatus,
+    ExploreStatus,
+    ExploreType,
+    JobState,
+    Role,
+    SnapshotKind,
+    SnapshotStatus,
+    Tier,
+)
 from cpm.models import (
     Account,
     Alert,
@@ -18,11 +31,15 @@ from cpm.models import (
     AuditRecord,
     Backup,
     DisableTime,
+    ExploreSession,
+    Job,
     LogLine,
     Notification,
     Policy,
     PolicySchedule,
     Recovery,
+    Region,
+    S3Copy,
     S3Repository,
     Schedule,
     ScriptLog,
@@ -30,6 +47,9 @@ from cpm.models import (
     Target,
     TargetVolume,
     User,
+    WorkerConfiguration,
+    WorkerTag,
+    WorkerTest,
 )
 from tests.simulated_aws import SimulatedAws
 
@@ -135,11 +155,53 @@ def s3_repository(of: Account | None = None, bucket: str = "backups", **fields: 
     )
 
 
-def bucket(aws: SimulatedAws, name: str, region: str = "us-east-1", account: str | None = None) -> str:
+def s3_copy(of: Snapshot | None = None, **fields: Any) -> S3Copy:
+    """The record of a completed copy of the snapshot, in a repository of its account unless `repository` says else."""
+    of = of or snapshot()
+    if "repository" not in fields:
+        fields["repository"] = s3_repository(of.backup.account)
+    return S3Copy.objects.create(
+        **{
+            "backup": of.backup, "snapshot": of, "copy_id": uuid4().hex, "status": SnapshotStatus.COMPLETED,
+            "succeeded": True, "start_time": NOW, "end_time": NOW, **fields,
+        }
+    )  # fmt: skip
+
+
+def archived(of: Snapshot) -> None:
+    """The copies of the snapshot lie in an archive."""
+    S3Copy.objects.filter(snapshot=of).update(tier=Tier.ARCHIVE, archive_id=uuid4().hex, archive_class="GLACIER")
+
+
+def recovery_from_s3(of: Recovery) -> Job:
+    """The recovery runs, from S3; its job."""
+    Recovery.objects.filter(pk=of.pk).update(from_s3=True, s3_status="P", status="P")
+    return Job.objects.create(
+        kind="recovery", subject_type="recovery", subject_id=of.pk, user=of.user, state=JobState.RUNNING
+    )
+
+
+def s3_operation(of: Policy | Backup, kind: str = "s3_copy", **fields: Any) -> Job:
+    """A running job that has the policy, or the policy of the backup that is copied, for itself in S3."""
+    held = of.policy if isinstance(of, Backup) else of
+    assert held
+    made = Job.objects.create(
+        **{
+            "kind": kind, "subject_type": "backup" if isinstance(of, Backup) else kind, "subject_id": of.pk,
+            "user": of.user, "state": JobState.RUNNING, **fields,
+        }
+    )  # fmt: skip
+    Policy.objects.filter(pk=held.pk).update(s3_job=made)
+    return made
+
+
+def bucket(
+    aws: SimulatedAws, name: str, region: str = "us-east-1", account: str | None = None, **more: Any
+) -> str:
     """An empty bucket of the simulated AWS with default encryption."""
     s3 = aws.client("s3", region, account)
     where = {} if region == "us-east-1" else {"CreateBucketConfiguration": {"LocationConstraint": region}}
-    s3.create_bucket(Bucket=name, **where)
+    s3.create_bucket(Bucket=name, **where, **more)
     rules = [{"ApplyServerSideEncryptionByDefault": {"SSEAlgorithm": "AES256"}}]
     s3.put_bucket_encryption(Bucket=name, ServerSideEncryptionConfiguration={"Rules": rules})
     return name
@@ -229,6 +291,27 @@ def recovery(of: Snapshot | None = None, **fields: Any) -> Recovery:
     )
 
 
+def explore_session(of: Snapshot | None = None, **fields: Any) -> ExploreSession:
+    """An open session over the snapshot of a volume."""
+    of = of or snapshot(capacity=1)
+    now = timezone.now()
+    return ExploreSession.objects.create(
+        **{
+            "user": of.backup.user,
+            "backup": of.backup,
+            "account": of.account,
+            "name": _name("session"),
+            "explore_type": ExploreType.INDEPENDENT_VOLUMES,
+            "status": ExploreStatus.OPEN,
+            "volume_ids": [of.source_id],
+            "snapshots": [of.pk],
+            "start_time": now,
+            "expires_at": now + timedelta(days=1),
+            **fields,
+        }
+    )
+
+
 def alert(of: User | None = None, **fields: Any) -> Alert:
     return Alert.objects.create(
         **{
@@ -279,4 +362,33 @@ def notification(of: User | None = None, **fields: Any) -> Notification:
 def log_line(subject_type: str, subject_id: int | None, message: str = "A line.", **fields: Any) -> LogLine:
     return LogLine.objects.create(
         **{"subject_type": subject_type, "subject_id": subject_id, "message": _text(message), "time": NOW, **fields}
+    )
+
+
+def worker_configuration(of: Account | None = None, **fields: Any) -> WorkerConfiguration:
+    """Workers in us-east-1, without a proxy."""
+    of = of or account()
+    if "region" not in fields:
+        fields["region"] = Region.objects.get_or_create(aws_region="us-east-1", defaults={"disp_name": "Virginia"})[0]
+    return WorkerConfiguration.objects.create(
+        **{
+            "user": of.user,
+            "account": of,
+            "aws_vpc": "vpc-0123456789abcdef0",
+            "aws_security_group": "sg-0123456789abcdef0",
+            **fields,
+        }
+    )
+
+
+def worker_tag(of: Account | None = None, **fields: Any) -> WorkerTag:
+    return WorkerTag.objects.create(
+        **{"account": of or account(), "key": _name("key"), "value": _text("value"), **fields}
+    )
+
+
+def worker_test(of: WorkerConfiguration | None = None, **fields: Any) -> WorkerTest:
+    """A test that has just begun."""
+    return WorkerTest.objects.create(
+        **{"configuration": of or worker_configuration(), "start_time": NOW, "details": "", **fields}
     )

@@ -11,6 +11,7 @@ from django.db import connections
 from kombu import Queue
 
 from cpm.jobs import sessions
+from cpm.lib import places
 from workers.queues import NAMES
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "cpm.settings")
@@ -34,7 +35,7 @@ app.conf.update(
     task_serializer="json",
     accept_content=["json"],
     task_publish_retry=False,
-    task_queues=[Queue(name) for name in NAMES],
+    task_queues=[Queue(name) for name in (*NAMES, *places.queues_at(settings.CPM_WORKER_PLACE))],
     task_default_queue="control",
     task_create_missing_queues=False,
     worker_prefetch_multiplier=1,
@@ -54,6 +55,11 @@ app.conf.update(
             "task": "workers.notify",
             "schedule": 15.0,
             "options": {"queue": "control", "expires": 15},
+        },
+        "end-explore-sessions": {
+            "task": "workers.end_explore_sessions",
+            "schedule": 30.0,
+            "options": {"queue": "control", "expires": 30},
         },
         "seal-audit-log": {
             "task": "workers.seal_audit_log",

@@ -1,5 +1,7 @@
 """Tasks: named by what they do, a few lines each. The work is in cpm."""
 
+from typing import Any
+
 import structlog
 from django.db import connection
 from django.utils import timezone
@@ -9,18 +11,30 @@ from cpm.jobs import fleet, runner, sweeper
 from cpm.lib.secrets import KeyFileError, SecretUnreadable
 from cpm.lib.states import FleetKind
 from cpm.scheduler import planner
-from cpm.services import attempts, audit_chain, backup_tally, deliveries, idempotency, strays, usage
+from cpm.services import (
+    attempts,
+    audit_chain,
+    backup_tally,
+    cleanup,
+    deliveries,
+    explore_sessions,
+    idempotency,
+    repositories,
+    strays,
+    usage,
+    worker_configurations,
+)
 from workers.app import app
 from workers.queues import NAMES
 
 log = structlog.get_logger(__name__)
 
 
-@app.task(name="workers.run_step")
-def run_step(*, step_id: int, **_: object) -> None:
-    """Run a step and what else is due in its queue."""
+@app.task(name="workers.run_step", bind=True)
+def run_step(self: Any, *, step_id: int, **_: object) -> None:
+    """Run a step and what else is due in the queue that the message came by."""
     try:
-        runner.run_message(step_id, engine=ENGINE)
+        runner.run_message(step_id, engine=ENGINE, queue_name=self.request.delivery_info["routing_key"])
     except runner.DATABASE_GONE as error:
         connection.close()
         log.warning("database away, the tick will offer the step", step=step_id, error=str(error))
@@ -28,13 +42,18 @@ def run_step(*, step_id: int, **_: object) -> None:
 
 @app.task(name="workers.housekeeping")
 def housekeeping(**_: object) -> None:
-    """Every ten minutes: merge the backup tally, forget old answers, have the strays and the usage of today seen to."""
+    """Every ten minutes: merge the backup tally, forget old answers, have the strays and the usage of today seen to,
+    start the S3 cleanups and verifications that are due, and give up tests of workers that nobody has begun.
+    """
     try:
         backup_tally.fold()
         idempotency.purge(now=timezone.now())
         attempts.purge(now=timezone.now())
         strays.look(now=timezone.now())
         usage.refresh_daily(now=timezone.now())
+        cleanup.run_s3_daily(now=timezone.now())
+        repositories.verify_due(now=timezone.now())
+        worker_configurations.give_up_untaken_tests(now=timezone.now())
     except runner.DATABASE_GONE as error:
         connection.close()
         log.warning("database away, the next housekeeping goes on", error=str(error))
@@ -46,6 +65,16 @@ def notify(**_: object) -> None:
     try:
         deliveries.push_alerts(now=timezone.now())
         deliveries.send_summaries(now=timezone.now())
+    except runner.DATABASE_GONE as error:
+        connection.close()
+        log.warning("database away, the next round goes on", error=str(error))
+
+
+@app.task(name="workers.end_explore_sessions")
+def end_explore_sessions(**_: object) -> None:
+    """Every half minute: end explore sessions that nobody uses any more."""
+    try:
+        explore_sessions.end_idle(now=timezone.now())
     except runner.DATABASE_GONE as error:
         connection.close()
         log.warning("database away, the next round goes on", error=str(error))

@@ -21,7 +21,11 @@ from cpm.lib.states import BACKUP_WITH_SNAPSHOTS, BackupStatus, CopyStatus, DrSt
 from cpm.models import Backup, ScriptLog, Snapshot
 from cpm.services import backup_tally, freezer
 
-RECOVERABLE = Q(status__in=sorted(BACKUP_WITH_SNAPSHOTS), marked_for_deletion=False)
+# From its snapshots, or from its copies in S3 once the snapshots are gone.
+RECOVERABLE = Q(
+    status__in=sorted(BACKUP_WITH_SNAPSHOTS | {BackupStatus.MOVED_TO_S3, BackupStatus.MOVED_TO_GLACIER}),
+    marked_for_deletion=False,
+)
 
 
 def _flag(condition: Q) -> ExpressionWrapper:

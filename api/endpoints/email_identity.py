@@ -80,7 +80,7 @@ class EmailIdentitySettings(Records):
         # The contract gives this the parameters of lists; they change nothing, but nonsense in them is a 400.
         if window := pagination.window_of(request):
             window.check(1)
-        return self.show(email_identity.current().pk)
+        return self.show(EmailIdentity.current().pk)
 
     def change(self, request: Request) -> HttpResponseBase:
         return self.show(email_identity.change(actor=self.actor, **self.body()).pk)

@@ -5,22 +5,12 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from api.endpoints.logs import LOG_FIELDS, Logs
-from api.fields import Always, Boolean, Choice, Fields, Integer, Moment, Nothing, Object, Text, TextOrNull
+from api.fields import Boolean, Choice, Fields, Integer, Items, Moment, Nothing, Object, Text, TextOrNull
 from api.filters import Choices, Ids, Matching
 from api.views import Operation, Records
 from cpm.lib.states import CopyStatus, RecoveryStatus, RecoveryType
 from cpm.models import Recovery
 from cpm.services import recoveries
-
-
-def _never_started() -> Object:
-    """The state of a transfer that recoveries from native snapshots do not have."""
-    statuses = {"type": "string", "enum": list(CopyStatus)}
-    return Object(
-        progress_percent=Always([], {"type": "array", "items": {"type": "integer"}}),
-        status=Always(CopyStatus.NOT_STARTED.value, statuses),
-    )
-
 
 FIELDS = Fields(
     account=Integer("account_id"),
@@ -28,7 +18,9 @@ FIELDS = Fields(
     backup_record=Integer("backup_id"),
     backup_time=Moment("backup_time"),
     frozen_item_name=TextOrNull("frozen_item_name"),
-    glacier_retrieve_status=_never_started(),
+    glacier_retrieve_status=Object(
+        progress_percent=Items("retrieve_progress", "integer"), status=Choice("retrieve_status", CopyStatus)
+    ),
     id=Integer("id"),
     policy=Integer("policy_id"),
     recovered_resource_ids=Text("recovered_resource_ids"),
@@ -39,7 +31,9 @@ FIELDS = Fields(
     recovery_scenario_record_start_time=Nothing("string"),
     recovery_time=Moment("recovery_time"),
     recovery_type=Choice("recovery_type", RecoveryType),
-    s3_recover_status=_never_started(),
+    s3_recover_status=Object(
+        progress_percent=Items("s3_progress", "integer"), status=Choice("s3_status", CopyStatus)
+    ),
     status=Choice("status", RecoveryStatus),
     user=Integer("user_id"),
 )

@@ -5,28 +5,26 @@
 
 from typing import ClassVar
 
-from django.db.models import Model, Q
+from django.db.models import Q
 from django.http.response import HttpResponseBase
 from django.urls import path
 from django.utils import timezone
-from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
 from api import pagination
 from api import serializers as shapes
 from api.endpoints.logs import LOG_FIELDS, Logs
-from api.fields import Always, Choice, Fields, Integer, Moment
+from api.fields import Choice, Fields, Integer, Moment
 from api.views import Operation, Records, Rows
-from cpm.lib.errors import ValidationFailed
-from cpm.lib.states import KeyDetection, Role
-from cpm.models import ServerSettings
+from cpm.lib.states import CleanupType, KeyDetection, Role
+from cpm.models import Policy, ServerSettings
+from cpm.models.server import OneRow
 from cpm.services import cleanup, settings
 
-SNAPSHOTS, S3 = "snapshots", "s3"
 CLEANUP_FIELDS = Fields(
     cleanup_interval=Integer("cleanup_interval"),
-    cleanup_type=Always(SNAPSHOTS, {"type": "string", "enum": [SNAPSHOTS, S3]}),
+    cleanup_type=Choice("cleanup_type", CleanupType),
     days_until_single_ami_rotation=Integer("days_until_single_ami_rotation"),
     keep_deleted_backup_records=Integer("keep_deleted_backup_records"),
     keep_resource_control_records=Integer("keep_resource_control_records"),
@@ -40,7 +38,9 @@ class CleanupBody(shapes.Body):
     """How often to clean up and what to keep how long."""
 
     cleanup_interval = shapes.Whole(help_text="Hours between two cleanups.")
-    cleanup_type = serializers.ChoiceField(choices=[SNAPSHOTS, S3], required=False)
+    cleanup_type = shapes.Choice(
+        CleanupType, required=False, help_text="Which cleanup is started on demand; both run by themselves."
+    )
     days_until_single_ami_rotation = shapes.Whole(help_text="Days until an initial AMI is replaced.")
     keep_deleted_backup_records = shapes.Whole(help_text="Days to keep records of deleted backups.")
     keep_resource_control_records = shapes.Whole(help_text="Days to keep resource control records.")
@@ -56,7 +56,7 @@ class SecurityBody(shapes.Body):
 class Singleton(Records):
     """The one row of a kind of settings, which is made on first use."""
 
-    model: ClassVar[type[Model]] = ServerSettings
+    model: ClassVar[type[OneRow]] = ServerSettings
     noun = "settings"
 
     def scoped(self, queryset: Rows) -> Rows:
@@ -66,7 +66,7 @@ class Singleton(Records):
         # The contract gives these the parameters of lists; they change nothing, but nonsense in them is a 400.
         if window := pagination.window_of(request):
             window.check(1)
-        return self.show(settings.row(self.model).pk)
+        return self.show(self.model.current().pk)
 
 
 class CleanupSettings(Singleton):
@@ -85,16 +85,13 @@ class CleanupSettings(Singleton):
     }  # fmt: skip
 
     def change(self, request: Request) -> HttpResponseBase:
-        body = self.body()
-        if body.pop("cleanup_type", SNAPSHOTS) == S3:
-            raise ValidationFailed.one("cleanup_type", "This server has no S3 repositories to clean.")
-        return self.show(settings.change_cleanup(actor=self.actor, **body).pk)
+        return self.show(settings.change_cleanup(actor=self.actor, **self.body()).pk)
 
     def run(self, request: Request) -> HttpResponseBase:
         return self.once(self._run)
 
     def _run(self) -> Response:
-        cleanup.run(actor=self.actor, now=timezone.now())
+        cleanup.run_chosen(actor=self.actor, now=timezone.now())
         return self.done()
 
 
@@ -132,9 +129,26 @@ class CleanupLogs(Logs):
         return queryset.filter(lines, subject_type=self.subject_type)
 
 
+class S3CleanupLogs(Logs):
+    """The log of cleanups in S3: lines about the policies that the caller reaches."""
+
+    subject_type, filename = "s3_cleanup", "s3-cleanup-log"
+    operations = {
+        "list": Operation(
+            "cleanup.read_log", since="1.4.0", many=True, paged=False, fields=LOG_FIELDS,
+            summary="Show or download the log of cleanups in S3",
+        ),
+    }  # fmt: skip
+
+    def narrow(self, queryset: Rows) -> Rows:
+        reached = self.scoped(Policy.objects.all()).values("pk")
+        return queryset.filter(subject_type=self.subject_type, subject_id__in=reached)
+
+
 urlpatterns = [
     path("settings/cleanup/", CleanupSettings.as_view({"get": "retrieve", "post": "change"})),
     path("settings/cleanup/logs/", CleanupLogs.as_view({"get": "list"})),
+    path("settings/cleanup/s3_logs/", S3CleanupLogs.as_view({"get": "list"})),
     path("settings/cleanup/run/", CleanupSettings.as_view({"post": "run"})),
     path("settings/security/", SecuritySettings.as_view({"get": "retrieve", "post": "change"})),
 ]

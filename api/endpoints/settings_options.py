@@ -11,7 +11,7 @@ from api.fields import Boolean, Choice, Fields, Integer, Moment, Text
 from api.views import Operation
 from cpm.features import Feature
 from cpm.lib.states import LogMode
-from cpm.models import FileLevelRecoverySettings
+from cpm.models import FileLevelRecoverySettings, ServerSettings
 from cpm.services import file_level_recovery, log_mode, settings
 
 # The contract's name of a field in a body, and ours, where they differ.
@@ -131,7 +131,7 @@ class LogModeSettings(Singleton):
     }
 
     def change(self, request: Request) -> HttpResponseBase:
-        mode = self.body().get("cpm_log_mode", settings.current().log_mode)
+        mode = self.body().get("cpm_log_mode", ServerSettings.current().log_mode)
         return self.show(log_mode.change(actor=self.actor, mode=LogMode(mode)).pk)
 
 

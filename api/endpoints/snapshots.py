@@ -95,8 +95,14 @@ INSTANCE_FIELDS = Fields(
 )
 
 
-def _in_region(rows: Rows, text: str) -> Rows:
-    return rows.filter(region__in=Region.objects.filter(pk__in=Ids.read(text)).values("aws_region"))
+def in_region(path: str) -> Filter:
+    """Rows whose region's name, at that path, is that of a region's id."""
+
+    def narrow(rows: Rows, text: str) -> Rows:
+        names = Region.objects.filter(pk__in=Ids.read(text)).values("aws_region")
+        return rows.filter(**{f"{path}__in": names})
+
+    return Matching(narrow, "An id of a region.")
 
 
 RESOURCE_FILTER: dict[str, Filter] = {
@@ -110,7 +116,7 @@ DR_VOLUME_FILTERS: dict[str, Filter] = {
     "aws_region": Exactly("region"),
     "aws_resource_id": Exactly("source_id"),
     "from_time": Since("backup__start_time"),
-    "region": Matching(_in_region, "An id of a region."),
+    "region": in_region("region"),
     "to_time": Until("backup__start_time"),
     **RESOURCE_FILTER,
 }

@@ -6,6 +6,7 @@ from cpm.admin import (
     api_keys,
     audit,
     backups,
+    explore_sessions,
     fleet,
     jobs,
     login,
@@ -13,13 +14,15 @@ from cpm.admin import (
     policies,
     recoveries,
     repositories,
+    s3_copies,
     schedules,
     settings,
     snapshots,
     users,
+    workers,
 )
 
 __all__ = [
-    "accounts", "alerts", "api_keys", "audit", "backups", "fleet", "jobs", "login", "notifications", "policies", "recoveries",
-    "repositories", "schedules", "settings", "snapshots", "users",
+    "accounts", "alerts", "api_keys", "audit", "backups", "explore_sessions", "fleet", "jobs", "login", "notifications", "policies", "recoveries",
+    "repositories", "s3_copies", "schedules", "settings", "snapshots", "users", "workers",
 ]  # fmt: skip

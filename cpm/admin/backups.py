@@ -24,10 +24,11 @@ from cpm.admin.base import (
     log_table,
     table,
 )
+from cpm.admin.s3_copies import COPY_COLOURS
 from cpm.lib.errors import PreconditionFailed
 from cpm.lib.states import BackupStatus, DrStatus
 from cpm.models import Actor, Backup
-from cpm.services import backup_deletion, backups, freezer
+from cpm.services import backup_deletion, backups, explore_sessions, freezer, s3_operations
 
 COLOURS = {
     BackupStatus.SUCCESSFUL.label: GOOD,
@@ -63,11 +64,20 @@ class BackupAdmin(ScopedAdmin):
         "account_name",
         "shown_status",
         "shown_dr",
+        "shown_s3",
         "start_time",
         "end_time",
         "is_retry",
     )
-    list_filter = ("status", "dr_status", "is_retry", "is_freezer_item", "marked_for_deletion")
+    list_filter = (
+        "status",
+        "dr_status",
+        "s3_copy_status",
+        "archive_status",
+        "is_retry",
+        "is_freezer_item",
+        "marked_for_deletion",
+    )
     search_fields = ("policy_name", "account_name", "=tracker_id")
     ordering = ("-start_time", "-id")
     fieldsets = (
@@ -76,12 +86,16 @@ class BackupAdmin(ScopedAdmin):
                            "description")}),
         ("Disaster recovery", {"fields": ("shown_dr", "dr_regions", "dr_account_regions", "dr_outcome"),
                                "classes": ["tab"]}),
+        ("S3", {"fields": ("shown_s3", "s3_copy_progress", "shown_archive", "archive_progress", "copy_table"),
+                "classes": ["tab"]}),
         ("Snapshots", {"fields": ("snapshot_table",), "classes": ["tab"]}),
         ("Log", {"fields": ("log",), "classes": ["tab"]}),
     )  # fmt: skip
-    readonly_fields = ("shown_status", "shown_dr", "snapshot_table", "log")
+    readonly_fields = (
+        "shown_status", "shown_dr", "shown_s3", "shown_archive", "copy_table", "snapshot_table", "log",
+    )  # fmt: skip
     actions = ("abort_chosen", "run_again")
-    actions_detail = ("abort", "retry", "freeze", "delete_snapshots")
+    actions_detail = ("explore", "abort", "abort_copy", "retry", "freeze", "delete_snapshots")
 
     @display(description="Status", ordering="status", label=COLOURS)
     def shown_status(self, row: Backup) -> str:
@@ -90,6 +104,34 @@ class BackupAdmin(ScopedAdmin):
     @display(description="DR", ordering="dr_status", label=DR_COLOURS)
     def shown_dr(self, row: Backup) -> str:
         return row.get_dr_status_display()
+
+    @display(description="S3", ordering="s3_copy_status", label=COPY_COLOURS)
+    def shown_s3(self, row: Backup) -> str:
+        return row.get_s3_copy_status_display()
+
+    @display(description="Archive", ordering="archive_status", label=COPY_COLOURS)
+    def shown_archive(self, row: Backup) -> str:
+        return row.get_archive_status_display()
+
+    @admin.display(description="Copies")
+    def copy_table(self, row: Backup) -> SafeString:
+        rows = row.s3_copies.select_related("snapshot", "repository").order_by("id")[:ROWS_SHOWN]
+        return table(
+            ["Copy", "Of", "Repository", "Tier", "Status", "New MiB", "Ended", "Error"],
+            [
+                (
+                    link(c),
+                    c.snapshot.source_id,
+                    c.repository,
+                    c.get_tier_display(),
+                    c.status,
+                    c.bytes_new >> 20,
+                    c.end_time,
+                    c.error,
+                )
+                for c in rows
+            ],
+        )
 
     @admin.display(description="Snapshots")
     def snapshot_table(self, row: Backup) -> SafeString:
@@ -143,6 +185,38 @@ class BackupAdmin(ScopedAdmin):
             text="Stop this backup. Snapshots that are not complete are removed.",
             done="The backup was asked to stop.",
             do=lambda _: backups.abort(actor=actor_of(request), backup=backup),
+        )
+
+    def has_abort_copy_permission(self, request: HttpRequest, object_id: Any = None) -> bool:
+        return self._may(request, s3_operations.RIGHT)
+
+    @action(description="Abort copy to S3", url_path="abort-copy", permissions=["abort_copy"])
+    def abort_copy(self, request: HttpRequest, object_id: Any) -> HttpResponse:
+        backup = self.found(request, object_id)
+        return self.act(
+            request,
+            backup,
+            title="Abort copy to S3",
+            text="Stop copying this backup to S3. What the copy has written is removed; its snapshots stay.",
+            done="The copy was asked to stop.",
+            do=lambda _: s3_operations.abort_copy(actor=actor_of(request), backup=backup),
+        )
+
+    def has_explore_permission(self, request: HttpRequest, object_id: Any = None) -> bool:
+        return self._may(request, explore_sessions.RIGHT)
+
+    @action(description="Explore", url_path="explore", permissions=["explore"])
+    def explore(self, request: HttpRequest, object_id: Any) -> HttpResponse:
+        backup = self.found(request, object_id)
+        return self.act(
+            request,
+            backup,
+            title="Explore",
+            text="Open a session to list and download files of this backup's volumes. Nothing is restored.",
+            done="A worker opens the session; it appears under Explore sessions.",
+            do=lambda _: explore_sessions.create(
+                actor=actor_of(request), backup_record=backup.pk, now=timezone.now()
+            ),
         )
 
     @action(description="Retry", url_path="retry", permissions=["run"])

@@ -1,6 +1,6 @@
 """What every admin page shares: rows within the user's reach, writes through services, refusals shown in the form."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from django import forms
@@ -71,14 +71,16 @@ def link(row: models.Model, text: object = None) -> SafeString:
 
 
 class ServiceForm(forms.ModelForm):
-    """Shows what a service refused, at the fields it blames."""
+    """Shows what a service refused, at the fields it blames; `named` has those that it calls otherwise."""
 
     request: HttpRequest
+    named: Mapping[str, str] = {}
 
     def clean(self) -> dict[str, Any] | None:
         cleaned = super().clean()
         refusal: DomainError | None = getattr(self.request, "refusal", None)
-        for field, problems in refusal.to_fields().items() if refusal else ():
+        for name, problems in refusal.to_fields().items() if refusal else ():
+            field = self.named.get(name, name)
             known = field in self.fields and field != NON_FIELD
             for problem in problems:
                 text = problem["message"] if known or field == NON_FIELD else f"{field}: {problem['message']}"
@@ -135,13 +137,14 @@ class ScopedAdmin(ModelAdmin):
         done: str,
         do: Callable[[dict[str, Any]], object],
         form: type[forms.Form] = forms.Form,
+        initial: dict[str, Any] | None = None,
     ) -> HttpResponse:
         """Ask for confirmation, with a form if there is something to say; then do it and go back to the row.
 
         Nothing happens on GET: detail actions are links, and a link may be followed by anything.
         """
         back = reverse(f"admin:cpm_{self.opts.model_name}_change", args=[row.pk])
-        bound = form(request.POST if request.method == "POST" else None)
+        bound = form(request.POST if request.method == "POST" else None, initial=initial)
         if request.method == "POST" and bound.is_valid():
             try:
                 do(bound.cleaned_data)

@@ -10,9 +10,10 @@ from django.utils import timezone
 from unfold.decorators import display
 
 from cpm.admin.base import BAD, GOOD, ScopedAdmin
+from cpm.jobs import fleet
 from cpm.models import FleetMember
 
-SILENT_AFTER = timedelta(seconds=60)
+SILENT_AFTER = timedelta(seconds=fleet.GONE_AFTER_SECONDS)
 
 
 @admin.register(FleetMember)

@@ -194,7 +194,7 @@ class EmailIdentityAdmin(ServiceAdmin):
     actions_detail = ("verify",)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
-        email_identity.current()
+        EmailIdentity.current()
         return EmailIdentity.objects.order_by("id")
 
     def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:

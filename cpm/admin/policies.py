@@ -3,7 +3,7 @@
 from typing import Any
 
 from django import forms
-from django.contrib import admin
+from django.contrib import admin, messages
 from django.db.models import Count, Min, QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.utils import timezone
@@ -12,9 +12,10 @@ from unfold.decorators import action, display
 
 from cpm import permissions
 from cpm.admin.base import BAD, GOOD, IDLE, POOR, ServiceAdmin, ServiceForm, actor_of, given, link, table
+from cpm.flows.s3 import operation
 from cpm.lib.errors import NotFound
 from cpm.models import Actor, Policy, Region, Schedule
-from cpm.services import backups, policies, targets
+from cpm.services import backups, policies, policy_s3, s3_operations, targets
 
 OPTIONS = (
     "enable_agent_scripts", "agent_script_timeout", "collect_script_output", "considered_successful",
@@ -24,6 +25,7 @@ DR = (
     "dr_enabled", "dr_frequency", "dr_regions", "dr_timeout_hours", "dr_account", "dr_account_regions",
     "copy_to_snapshot_original_region", "dr_keep_original_snapshots",
 )  # fmt: skip
+S3 = tuple(policy_s3.SHOWN_AS)
 STATES = (
     "last_success_at",
     "consecutive_failures",
@@ -39,6 +41,7 @@ def _regions() -> list[tuple[int, str]]:
 
 
 class PolicyForm(ServiceForm):
+    named = {shown: column for column, shown in policy_s3.SHOWN_AS.items()}
     schedule_list = forms.ModelMultipleChoiceField(Schedule.objects.none(), required=False, label="Schedules")
     dr_regions = forms.TypedMultipleChoiceField(
         choices=_regions, coerce=int, required=False, label="DR regions"
@@ -58,6 +61,7 @@ class PolicyForm(ServiceForm):
             "auto_remove_resource",
             *OPTIONS,
             *DR,
+            *S3,
         )
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -95,10 +99,11 @@ class PolicyAdmin(ServiceAdmin):
                            "schedule_list")}),
         ("Scripts, success and retries", {"fields": OPTIONS, "classes": ["tab"]}),
         ("Disaster recovery", {"fields": DR, "classes": ["tab"]}),
-        ("State", {"fields": (*STATES, "latest_backups"), "classes": ["tab"]}),
+        ("Copies in S3", {"fields": S3, "classes": ["tab"]}),
+        ("State", {"fields": (*STATES, "running_in_s3", "latest_backups"), "classes": ["tab"]}),
         ("Targets", {"fields": ("target_table",), "classes": ["tab"]}),
     )  # fmt: skip
-    readonly_fields = (*STATES, "latest_backups", "target_table")
+    readonly_fields = (*STATES, "running_in_s3", "latest_backups", "target_table")
     list_display = (
         "name",
         "user",
@@ -109,12 +114,12 @@ class PolicyAdmin(ServiceAdmin):
         "last_success_at",
         "health",
     )
-    list_filter = ("enabled", "dr_enabled", "account")
+    list_filter = ("enabled", "dr_enabled", "s3_enabled", "account")
     list_select_related = ("user", "account")
     search_fields = ("name", "targets__aws_resource_id")
     ordering = ("name", "id")
     actions = ("run_now",)
-    actions_detail = ("run", "add_target", "remove_target")
+    actions_detail = ("run", "add_target", "remove_target", "abort_in_s3")
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Policy]:
         rows = super().get_queryset(request)
@@ -125,7 +130,7 @@ class PolicyAdmin(ServiceAdmin):
     def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
         sets = super().get_fieldsets(request, obj)
         if obj is None:
-            return sets[:3]
+            return sets[:4]
         if self.has_change_permission(request, obj):
             return sets
         plain = {**sets[0][1], "fields": [name for name in sets[0][1]["fields"] if name != "schedule_list"]}
@@ -170,9 +175,23 @@ class PolicyAdmin(ServiceAdmin):
     def latest_backups(self, row: Policy) -> SafeString:
         rows = row.backups.order_by("-start_time", "-id")[:10]
         return table(
-            ["Backup", "Status", "DR", "Ended"],
-            [(link(b), b.get_status_display(), b.get_dr_status_display(), b.end_time) for b in rows],
+            ["Backup", "Status", "DR", "S3", "Ended"],
+            [
+                (
+                    link(b),
+                    b.get_status_display(),
+                    b.get_dr_status_display(),
+                    b.get_s3_copy_status_display(),
+                    b.end_time,
+                )
+                for b in rows
+            ],
         )
+
+    @admin.display(description="Running in S3")
+    def running_in_s3(self, row: Policy) -> SafeString | str:
+        job = operation.running(row)
+        return link(job, s3_operations.NAMES.get(job.kind, job.kind).capitalize()) if job else "-"
 
     def store(self, actor: Actor, row: Any, data: dict[str, Any], change: bool) -> Policy:
         plain = given(data, "name", "description", "enabled", "generations", "auto_remove_resource")
@@ -184,7 +203,15 @@ class PolicyAdmin(ServiceAdmin):
         policy = policies.set_options(actor=actor, policy=policy, **given(data, *OPTIONS))  # type: ignore[typeddict-item]
         dr_account = data["dr_account"]
         dr = given(data, *DR) | {"dr_account": dr_account.pk if dr_account else None}
-        return policies.set_dr(actor=actor, policy=policy, **dr)  # type: ignore[typeddict-item]
+        policy = policies.set_dr(actor=actor, policy=policy, **dr)  # type: ignore[typeddict-item]
+        repository = data["s3_repository"]
+        s3 = given(data, *S3) | {"s3_repository": repository.pk if repository else None}
+        return policy_s3.set_copy_to_s3(actor=actor, policy=policy, **s3)  # type: ignore[typeddict-item]
+
+    def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
+        super().save_model(request, obj, form, change)
+        for hint in policy_s3.hints(Policy.objects.get(pk=obj.pk)):
+            messages.warning(request, hint)
 
     def remove(self, actor: Actor, row: Any) -> None:
         policies.delete(actor=actor, policy=row)
@@ -212,6 +239,21 @@ class PolicyAdmin(ServiceAdmin):
             text=f"Start a backup of {policy.name}.",
             done=f"A backup of {policy.name} has started.",
             do=lambda _: backups.start(actor=actor_of(request), policy=policy, now=timezone.now()),
+        )
+
+    def has_abort_permission(self, request: HttpRequest, object_id: Any = None) -> bool:
+        return self._may(request, s3_operations.RIGHT)
+
+    @action(description="Abort in S3", url_path="abort-in-s3", permissions=["abort"])
+    def abort_in_s3(self, request: HttpRequest, object_id: Any) -> HttpResponse:
+        policy = self.found(request, object_id)
+        return self.act(
+            request,
+            policy,
+            title="Abort in S3",
+            text=f"Stop the copy, archiving or cleanup that runs for {policy.name} in S3.",
+            done="It was asked to stop.",
+            do=lambda _: s3_operations.abort_running(actor=actor_of(request), policy=policy),
         )
 
     @action(description="Add target", url_path="add-target", permissions=["change"])

@@ -29,24 +29,36 @@ class RecoveryAdmin(ScopedAdmin):
         "policy",
         "account",
         "from_dr",
+        "from_s3",
         "shown_status",
         "recovery_time",
         "end_time",
     )
-    list_filter = ("status", "recovery_type", "from_dr")
+    list_filter = ("status", "recovery_type", "from_dr", "from_s3")
     list_select_related = ("policy", "account")
     search_fields = ("recovered_resource_ids", "policy__name")
     ordering = ("-recovery_time", "-id")
     fields = (
-        "recovery_type", "policy", "account", "backup", "snapshot", "from_dr", "shown_status", "outcome",
+        "recovery_type", "policy", "account", "backup", "snapshot", "from_dr", "from_s3", "shown_status", "outcome",
+        "s3_transfers",
         "recovered_resource_ids", "recovery_time", "end_time", "backup_time", "request", "log",
     )  # fmt: skip
-    readonly_fields = ("shown_status", "log")
+    readonly_fields = ("shown_status", "s3_transfers", "log")
     actions_detail = ("abort",)
 
     @display(description="Status", ordering="status", label=COLOURS)
     def shown_status(self, row: Recovery) -> str:
         return row.get_status_display()
+
+    @admin.display(description="Transfers from S3")
+    def s3_transfers(self, row: Recovery) -> str:
+        """The status of the volumes that come from S3 and of what is retrieved, with a percentage for each."""
+        shown = []
+        if row.retrieve_progress:
+            shown.append(f"Archive: {row.get_retrieve_status_display()}{_percentages(row.retrieve_progress)}")
+        if row.from_s3:
+            shown.append(f"Volumes: {row.get_s3_status_display()}{_percentages(row.s3_progress)}")
+        return "; ".join(shown) or "-"
 
     @admin.display(description="Log")
     def log(self, row: Recovery) -> SafeString:
@@ -66,3 +78,7 @@ class RecoveryAdmin(ScopedAdmin):
             done="The recovery was asked to stop.",
             do=lambda _: recoveries.abort(actor=actor_of(request), recovery=recovery),
         )
+
+
+def _percentages(progress: list[int]) -> str:
+    return f" ({', '.join(f'{percent} %' for percent in progress)})" if progress else ""

@@ -4,14 +4,15 @@ from typing import Any
 
 from django import forms
 from django.contrib import admin
+from django.db.models import Count, Q, QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.utils.safestring import SafeString
 from unfold.decorators import action, display
 
 from cpm.admin.base import BAD, BUSY, GOOD, IDLE, POOR, ScopedAdmin, actor_of, log_table
-from cpm.lib.states import DeletionStatus, VerifyDepth, VerifyResult
+from cpm.lib.states import DeletionStatus, Encryption, LockMode, SnapshotStatus, VerifyDepth, VerifyResult
 from cpm.models import S3Repository
-from cpm.services import repositories
+from cpm.services import repositories, repository_settings
 
 NEVER = "Never"
 
@@ -20,12 +21,23 @@ class VerifyForm(forms.Form):
     depth = forms.ChoiceField(choices=VerifyDepth.choices())
 
 
+class SettingsForm(forms.Form):
+    encryption = forms.ChoiceField(choices=Encryption.choices(), required=False)
+    kms_key = forms.CharField(label="KMS key", required=False, help_text="Id or ARN, with a KMS key only.")
+    lock_mode = forms.ChoiceField(choices=LockMode.choices(), required=False)
+    lock_days = forms.IntegerField(
+        min_value=0, help_text="For how long objects are locked; 0 without a lock."
+    )
+    verify_every_days = forms.IntegerField(min_value=0, help_text="Days between verifications; 0 is never.")
+    verify_depth = forms.ChoiceField(choices=VerifyDepth.choices())
+
+
 @admin.register(S3Repository)
 class S3RepositoryAdmin(ScopedAdmin):
     read_right = "s3_repositories.read"
     list_display = (
-        "name", "user", "account", "aws_bucket_name", "aws_region", "copies_stored", "mebibytes", "verified",
-        "last_verified_at", "deletion",
+        "name", "user", "account", "aws_bucket_name", "aws_region", "copies_stored", "damaged_copies", "mebibytes",
+        "verified", "last_verified_at", "verify_every_days", "deletion",
     )  # fmt: skip
     list_filter = ("last_verify_result", "deletion_status", "account")
     list_select_related = ("user", "account")
@@ -33,11 +45,21 @@ class S3RepositoryAdmin(ScopedAdmin):
     ordering = ("name", "id")
     fields = (
         "user", "account", "name", "description", "aws_bucket_name", "aws_region", "prefix", "versioned",
-        "copies_stored", "blocks_stored", "bytes_stored", "usage_updated_at", "last_verified_at",
+        "encryption", "kms_key", "lock_mode", "lock_days", "verify_every_days", "verify_depth",
+        "copies_stored", "damaged_copies", "blocks_stored", "bytes_stored", "usage_updated_at", "last_verified_at",
         "last_verify_depth", "verified", "last_verify_details", "deletion", "deletion_error", "created_at", "log",
     )  # fmt: skip
-    readonly_fields = ("verified", "deletion", "log", "mebibytes")
-    actions_detail = ("verify",)
+    readonly_fields = ("verified", "deletion", "log", "mebibytes", "damaged_copies")
+    actions_detail = ("verify", "configure")
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
+        damaged = Q(s3_copies__damaged=True, s3_copies__status=SnapshotStatus.COMPLETED)
+        return super().get_queryset(request).annotate(damaged=Count("s3_copies", filter=damaged))
+
+    @admin.display(description="Damaged", ordering="damaged")
+    def damaged_copies(self, row: Any) -> int:
+        count: int = row.damaged
+        return count
 
     @admin.display(description="MiB", ordering="bytes_stored")
     def mebibytes(self, row: S3Repository) -> int:
@@ -84,4 +106,19 @@ class S3RepositoryAdmin(ScopedAdmin):
             do=lambda data: repositories.start_verification(
                 actor=actor_of(request), repository=row, depth=VerifyDepth(data["depth"])
             ),
+        )
+
+    @action(description="Settings", url_path="configure", permissions=["act"])
+    def configure(self, request: HttpRequest, object_id: Any) -> HttpResponse:
+        row = self.found(request, object_id)
+        return self.act(
+            request,
+            row,
+            title="Settings",
+            text="New objects are put like this; those that are there stay as they are. What is locked in COMPLIANCE "
+            "mode nobody can delete, and that mode stays for good.",
+            done="The settings are saved.",
+            form=SettingsForm,
+            initial={name: getattr(row, name) for name in repository_settings.FIELDS},
+            do=lambda data: repository_settings.configure(actor=actor_of(request), repository=row, **data),
         )

@@ -7,17 +7,18 @@ from django.contrib import admin
 from django.db import models
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
+from django.utils import timezone
 from unfold.decorators import action
 from unfold.widgets import UnfoldAdminPasswordWidget, UnfoldAdminTextInputWidget
 
 from cpm.admin.base import ServiceAdmin, ServiceForm, actor_of, given
 from cpm.lib.states import KeyDetection, LogMode
 from cpm.models import Actor, FileLevelRecoverySettings, ProxySettings, ServerSettings
-from cpm.services import activation_key, file_level_recovery, identifier, log_mode, proxy, settings
+from cpm.services import activation_key, cleanup, file_level_recovery, identifier, log_mode, proxy, settings
 
 CLEANUP = (
     "cleanup_interval", "keep_deleted_backup_records", "keep_user_audit_logs_days", "keep_resource_control_records",
-    "days_until_single_ami_rotation",
+    "days_until_single_ami_rotation", "cleanup_type",
 )  # fmt: skip
 CAPTURE = ("capture_vpcs", "capture_vpcs_interval")
 TAG_SCAN = ("scan_resources", "tag_scan_interval", "tag_scan_excluded_volumes_enabled")
@@ -78,7 +79,7 @@ class SingletonAdmin(ServiceAdmin):
     change_right = "settings.change"
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
-        settings.row(self.model)
+        self.model.current()
         return self.model._default_manager.order_by("id")
 
     def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
@@ -107,13 +108,15 @@ class SettingsAdmin(SingletonAdmin):
                 )
             },
         ),
-        ("Cleanup", {"fields": (*CLEANUP, "last_cleanup_time")}),
+        ("Cleanup", {"fields": (*CLEANUP, "last_cleanup_time", "last_s3_cleanup_time")}),
         ("VPC capture", {"fields": (*CAPTURE, "last_capture_vpcs_time")}),
         ("Tag scan", {"fields": (*TAG_SCAN, "last_resources_scan_time")}),
     )
-    readonly_fields = ("server_id", "last_cleanup_time", "last_capture_vpcs_time", "last_resources_scan_time")
+    readonly_fields = (
+        "server_id", "last_cleanup_time", "last_s3_cleanup_time", "last_capture_vpcs_time", "last_resources_scan_time",
+    )  # fmt: skip
     list_display = ("server_id", "name", "cleanup_interval", "encryption_key_detection", "log_mode")
-    actions_detail = ("renew", "activate")
+    actions_detail = ("clean_up", "clean_up_s3", "renew", "activate")
 
     def store(self, actor: Actor, row: Any, data: dict[str, Any], change: bool) -> ServerSettings:
         settings.change_cleanup(actor=actor, **given(data, *CLEANUP))  # type: ignore[typeddict-item]
@@ -124,6 +127,29 @@ class SettingsAdmin(SingletonAdmin):
         identifier.rename(actor=actor, name=data["name"])
         return settings.change_security(
             actor=actor, encryption_key_detection=KeyDetection(data["encryption_key_detection"])
+        )
+
+    @action(description="Clean up now", url_path="clean-up", permissions=["act"])
+    def clean_up(self, request: HttpRequest, object_id: Any) -> HttpResponse:
+        return self.act(
+            request,
+            self.found(request, object_id),
+            title="Clean up now",
+            text="Snapshots that have outlived their policies are deleted, without waiting for the interval.",
+            done="The cleanup has started.",
+            do=lambda _: cleanup.run(actor=actor_of(request), now=timezone.now()),
+        )
+
+    @action(description="Clean up S3 now", url_path="clean-up-s3", permissions=["act"])
+    def clean_up_s3(self, request: HttpRequest, object_id: Any) -> HttpResponse:
+        return self.act(
+            request,
+            self.found(request, object_id),
+            title="Clean up S3 now",
+            text="Copies in S3 and archives that have outlived their policies are deleted or archived, without waiting for "
+            "midnight.",
+            done="The cleanup in S3 has started.",
+            do=lambda _: cleanup.run_s3(actor=actor_of(request), now=timezone.now()),
         )
 
     @action(description="New UUID", url_path="renew", permissions=["act"])

@@ -8,11 +8,13 @@ import base64
 import hashlib
 import re
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
+import numpy as np
 import orjson
 
 from cpm.aws import errors, gateway
@@ -55,6 +57,7 @@ class EbsDirect:
         self.region = region
         self.ahead = ahead
         self._pool: HttpPool = gateway.pool(identity, "ebs", region)
+        self._spare: deque[memoryview] = deque(maxlen=ahead)
 
     @property
     def pool(self) -> HttpPool:
@@ -62,10 +65,13 @@ class EbsDirect:
 
     # -- listing ------------------------------------------------------------------------------------------
 
-    def list_blocks(self, snapshot: str, start: int = 0) -> Iterator[Ref]:
-        """The blocks from index ``start``, in order; a list that was cut is resumed one after its last index."""
+    def list_blocks(self, snapshot: str, start: int = 0, *, page_size: int = PAGE) -> Iterator[Ref]:
+        """The blocks from index ``start``, in order; a list that was cut is resumed one after its last index.
+
+        A page (AWS: of 100 blocks at least) is asked for when its first block is taken.
+        """
         path = path_of("snapshots", _checked(snapshot), "blocks")
-        for page in self._pages("ListSnapshotBlocks", path, start, {}):
+        for page in self._pages("ListSnapshotBlocks", path, start, {}, page_size):
             for block in page.get("Blocks") or ():
                 yield block["BlockIndex"], block["BlockToken"]
 
@@ -78,12 +84,14 @@ class EbsDirect:
                     block["BlockIndex"], block.get("FirstBlockToken"), block.get("SecondBlockToken")
                 )
 
-    def _pages(self, action: str, path: str, start: int, more: Mapping[str, str]) -> Iterator[dict[str, Any]]:
+    def _pages(
+        self, action: str, path: str, start: int, more: Mapping[str, str], page_size: int = PAGE
+    ) -> Iterator[dict[str, Any]]:
         token: str | None = None
         seen = -1
         while True:
             place = {"pageToken": token} if token else {"startingBlockIndex": str(start)}
-            query = query_of([*more.items(), *place.items(), ("maxResults", str(PAGE))])
+            query = query_of([*more.items(), *place.items(), ("maxResults", str(page_size))])
             answer = self._pool.send(Request(action, "GET", path, query, size=_LONGEST_PAGE, check=_is_list))
             page: dict[str, Any] = orjson.loads(answer.body)
             if page.get("BlockSize") != BLOCK:
@@ -110,8 +118,21 @@ class EbsDirect:
         """The block's bytes, whose length and checksum are right. Raises ``Invalid`` for a token that expired."""
         path = path_of("snapshots", _checked(snapshot), "blocks", str(index))
         query = query_of([("blockToken", token)])
-        answer = self._pool.send(Request("GetSnapshotBlock", "GET", path, query, size=BLOCK, check=_is_block))
-        return answer.body
+        try:
+            into = self._spare.pop()
+        except IndexError:
+            # Python clears the memory of a bytearray, and lets no other thread run meanwhile.
+            into = np.empty(BLOCK, np.uint8).data
+        request = Request("GetSnapshotBlock", "GET", path, query, size=BLOCK, into=into, check=_is_block)
+        return self._pool.send(request).body
+
+    def recycle(self, block: Buffer) -> None:
+        """Takes back a block that was read: from now on its memory is that of another block.
+
+        Nobody has to; but memory that changes hands between threads is not given back to the system.
+        """
+        if isinstance(block, memoryview) and len(block) == BLOCK:
+            self._spare.append(block)
 
     def read_blocks(self, snapshot: str, refs: Iterable[Ref]) -> Parallel[Ref, tuple[int, Buffer]]:
         """The blocks named by ``refs``, as they come: in no order, many requests at once, in bounded memory.

@@ -13,6 +13,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cache
 from io import BytesIO
 from typing import Any
 from urllib.parse import urlsplit
@@ -38,8 +39,10 @@ from cpm.aws.throttle import Rate, Throttle, family
 __all__ = [
     "AwsClient",
     "Following",
+    "Gateway",
     "GatewayConfig",
     "account_number",
+    "apart",
     "client",
     "configure",
     "pool",
@@ -99,7 +102,6 @@ class Gateway:
         self.config = config
         self.throttle = Throttle(config.redis_url, config.rates)
         self._lock = threading.RLock()
-        self._loader = botocore.loaders.create_loader()
         self._sessions: OrderedDict[Identity, botocore.session.Session] = OrderedDict()
         self._clients: OrderedDict[tuple[Identity, str, str], AwsClient] = OrderedDict()
         self._pools: OrderedDict[tuple[Identity, str, str, str], HttpPool] = OrderedDict()
@@ -223,8 +225,7 @@ class Gateway:
         session = self._sessions.get(identity)
         if session is None:
             session = botocore.session.Session()
-            # Service models are megabytes of JSON; all identities share one parsed copy.
-            session.register_component("data_loader", self._loader)
+            session.register_component("data_loader", _loader())
             if isinstance(identity, Keys):
                 session.register_component("credential_provider", credentials.for_keys(identity))
             elif isinstance(identity, AssumedRole):
@@ -259,6 +260,12 @@ class Gateway:
         except ValueError:
             return None
         return found
+
+
+@cache
+def _loader() -> botocore.loaders.Loader:
+    """Service models are megabytes of JSON; all identities and gateways share one parsed copy."""
+    return botocore.loaders.create_loader()
 
 
 def _bucket_url(boto: Any, bucket: str) -> str:
@@ -347,6 +354,25 @@ def pool(identity: Identity, service: str, region: str, bucket: str = "") -> Htt
     """Kept connections for block I/O with this service, or with one bucket of S3. For ``cpm.aws.ebs_direct`` and
     ``cpm.aws.s3_objects``; everything else is called through ``client``."""
     return _process.gateway().pool(identity, service, region, bucket)
+
+
+def apart(proxy: Proxy | None, *, seconds: float) -> Gateway:
+    """A gateway beside the one of this process: through that proxy, or the one in force without one, for trying out.
+
+    Its connections and answers are waited for that long, calls are not repeated, and even endpoints on this machine are
+    reached through the proxy.
+    """
+    in_force = _process.gateway().config
+    return Gateway(
+        replace(
+            in_force,
+            proxy=proxy or in_force.proxy,
+            proxy_loopback=in_force.proxy_loopback or proxy is not None,
+            connect_timeout=seconds,
+            read_timeout=seconds,
+            attempts=1,
+        )
+    )
 
 
 def account_number(identity: Identity) -> str:

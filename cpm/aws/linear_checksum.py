@@ -1,8 +1,10 @@
 """The checksum of a whole snapshot, as EBS CompleteSnapshot wants it."""
 
-import hashlib
 import heapq
 import threading
+from typing import Any, Self
+
+from cpm.lib.sha256 import Sha256
 
 
 class LinearChecksum:
@@ -10,10 +12,11 @@ class LinearChecksum:
 
     Blocks are announced in the order in which they are begun, which must be ascending, and added as they end,
     in any order; so memory holds only what has ended before its predecessors. May be used by several threads.
+    Between two parts of a snapshot its state can be stored, and gone on with by another process.
     """
 
     def __init__(self) -> None:
-        self._total = hashlib.sha256()
+        self._total = Sha256()
         self._lock = threading.Lock()
         self._begun: list[int] = []
         self._ended: dict[int, bytes] = {}
@@ -37,6 +40,24 @@ class LinearChecksum:
     def digest(self) -> bytes:
         """Raises ``ValueError`` while blocks that were begun have not ended."""
         with self._lock:
-            if self._begun or self._ended:
-                raise ValueError(f"{len(self._begun)} blocks have not been written yet")
+            self._require_whole()
             return self._total.digest()
+
+    def state(self) -> dict[str, Any]:
+        """What `resumed` goes on from, of JSON values. Raises ``ValueError`` like `digest`."""
+        with self._lock:
+            self._require_whole()
+            return {"total": self._total.state(), "last": self._last, "count": self.count}
+
+    @classmethod
+    def resumed(cls, state: dict[str, Any] | None) -> Self:
+        """The checksum as it was when its state was taken; a new one without a state."""
+        checksum = cls()
+        if state is not None:
+            checksum._total = Sha256.resumed(state["total"])
+            checksum._last, checksum.count = state["last"], state["count"]
+        return checksum
+
+    def _require_whole(self) -> None:
+        if self._begun or self._ended:
+            raise ValueError(f"{len(self._begun)} blocks have not been written yet")

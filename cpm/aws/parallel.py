@@ -36,7 +36,10 @@ class Parallel(Generic[Item, Result]):
         self._items = iter(items)
         self._threads = threads
         self._name = name
-        self._room = threading.Semaphore(ahead)
+        # Tokens in a queue, which is written in C, cost far less than a semaphore, which is not.
+        self._room: SimpleQueue[None] = SimpleQueue()
+        for _ in range(ahead):
+            self._room.put(None)
         self._ready: SimpleQueue[Any] = SimpleQueue()
         self._taking = threading.Lock()
         self._state = threading.Lock()
@@ -55,7 +58,7 @@ class Parallel(Generic[Item, Result]):
             if self._error is not None:
                 raise self._error
             raise StopIteration
-        self._room.release()
+        self._room.put(None)
         taken: Result = result
         return taken
 
@@ -72,7 +75,7 @@ class Parallel(Generic[Item, Result]):
         with self._state:
             self._over = True
         # One thread that waits for room wakes, ends, and wakes the next.
-        self._room.release()
+        self._room.put(None)
 
     def _grow(self) -> None:
         with self._state:
@@ -84,7 +87,7 @@ class Parallel(Generic[Item, Result]):
     def _run(self) -> None:
         try:
             while not self._over:
-                self._room.acquire()
+                self._room.get()
                 with self._taking:
                     item = _END if self._over else next(self._items, _END)
                 if item is _END:
@@ -98,6 +101,6 @@ class Parallel(Generic[Item, Result]):
             self._alive -= 1
             last = self._alive == 0
         # The next thread that waits for room finds that there is nothing left to take.
-        self._room.release()
+        self._room.put(None)
         if last:
             self._ready.put(_END)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from functools import partial
 from itertools import islice
 from typing import Any
 from xml.etree import ElementTree
@@ -29,6 +30,8 @@ LARGEST = 5 * 1024**3
 USUAL = 1024 * 1024
 """What an object of unknown length is counted as while it is read."""
 PAGE = 1000
+_NOT_NOW = frozenset({"InternalError", "ServiceUnavailable", "SlowDown", "OperationAborted"})
+"""What DeleteObjects says of single objects in an answer of status 200, and no longer says a moment later."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +179,7 @@ class S3Objects:
             )
             result = _Xml("DeleteResult")
             body = f"<Delete>{listed}<Quiet>true</Quiet></Delete>"
-            self._post("DeleteObjects", "", "delete", body, check=result.read)
+            self._post("DeleteObjects", "", "delete", body, check=partial(_are_deleted, result))
             for found in result.root.iterfind("Error"):
                 key, code, text = (found.findtext(name, "") for name in ("Key", "Code", "Message"))
                 refused.append((key, self._pool.told("DeleteObjects", code, text)))
@@ -399,6 +402,15 @@ class _Xml:
         if root.tag != self._name:
             raise Damaged(f"the answer is no {self._name}", "BadAnswer")
         self.root = root
+
+
+def _are_deleted(result: _Xml, answer: Answer) -> None:
+    """Deleting again what is gone is harmless, so a batch of which a part passed by is repeated as a whole."""
+    result.read(answer)
+    for found in result.root.iterfind("Error"):
+        code = found.findtext("Code", "")
+        if code in _NOT_NOW:
+            raise Damaged(f"{found.findtext('Key')} was not deleted: {found.findtext('Message')}", code)
 
 
 def _in_conflict(error: AwsError) -> bool:

@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from cpm import permissions
+from cpm.commands import pictures
 from cpm.commands.terminal import AsUser, acting, guarded, show_table
 from cpm.lib.states import BackupStatus
 from cpm.models import Backup
@@ -34,11 +35,11 @@ def backups(
         rows = rows.filter(status=wanted)
     show_table(
         "Backups",
-        ["ID", "Policy", "Account", "Started", "Ended", "Status", "DR", "Outcome"],
+        ["ID", "Policy", "Account", "Started", "Ended", "Status", "DR", "S3", "Archive", "Outcome"],
         [
             [
                 row.pk, row.policy_name, row.account_name, row.start_time, row.end_time,
-                row.get_status_display(), row.get_dr_status_display(), row.outcome,
+                row.get_status_display(), row.get_dr_status_display(), *pictures.s3_words(row), row.outcome,
             ]
             for row in rows.order_by("-start_time", "-id")[:limit]
         ],

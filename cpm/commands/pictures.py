@@ -1,10 +1,12 @@
 """How a backup, a recovery or a job stands, read from its rows for `--watch`."""
 
 from cpm.commands.terminal import Bar, Picture
+from cpm.flows.uses import OPEN_COPIES
 from cpm.jobs.states import FINAL_JOB_STATES, FINAL_STEP_STATES
 from cpm.lib.states import (
     BACKUP_RUNNING,
     BackupStatus,
+    CopyStatus,
     DrStatus,
     JobState,
     RecoveryStatus,
@@ -15,22 +17,45 @@ from cpm.lib.states import (
 from cpm.models import Backup, Job, Recovery, Snapshot, Step
 
 _DR_RUNNING = {DrStatus.PENDING, DrStatus.IN_PROGRESS}
+_COPY_LACKS = {CopyStatus.FAILED, CopyStatus.PARTIAL, CopyStatus.ABORTED}
 
 
 def of_backup(backup_id: int) -> Picture:
-    """A bar per snapshot; over when the backup and its DR copies are."""
+    """A bar per snapshot, and one for the copy to S3; over when the backup, its DR and its copy are."""
     backup = Backup.objects.get(pk=backup_id)
-    running = backup.status in BACKUP_RUNNING or backup.dr_status in _DR_RUNNING
+    copying = backup.s3_copy_status in OPEN_COPIES
+    running = backup.status in BACKUP_RUNNING or backup.dr_status in _DR_RUNNING or copying
     status, dr = BackupStatus(backup.status).label, DrStatus(backup.dr_status).label
     words = status if backup.dr_status == DrStatus.NONE else f"{status}, DR: {dr}"
-    ok = backup.status == BackupStatus.SUCCESSFUL and backup.dr_status != DrStatus.FAILED
+    if backup.s3_copy_status != CopyStatus.NOT_STARTED:
+        words += f", S3: {s3_words(backup)[0]}"
+    # A copy moves the backup where its snapshots are not kept.
+    good = backup.status in (BackupStatus.SUCCESSFUL, BackupStatus.MOVED_TO_S3)
+    ok = good and backup.dr_status != DrStatus.FAILED and backup.s3_copy_status not in _COPY_LACKS
     # An instance's own record is only the bracket round its volumes.
     snapshots = Snapshot.objects.filter(backup=backup).exclude(kind=SnapshotKind.INSTANCE).order_by("id")
     bars = [_of_snapshot(snapshot) for snapshot in snapshots]
+    if copying or backup.s3_copy_progress:
+        label = CopyStatus(backup.s3_copy_status).label
+        bars.append(Bar(f"c{backup.pk}", "Copy to S3", backup.s3_copy_progress, label))
     outcome = " ".join(text for text in (backup.outcome, backup.dr_outcome) if text)
     return Picture(
         bars, not running, ok, f"Backup {backup.pk} of {backup.policy_name}: {words}. {outcome}".strip()
     )
+
+
+def s3_words(backup: Backup) -> tuple[str, str]:
+    """How the copy to S3 and the archive of a backup stand, with how far they are; empty for what was never started."""
+    pairs = (
+        (backup.s3_copy_status, backup.s3_copy_progress),
+        (backup.archive_status, backup.archive_progress),
+    )
+    copy, archive = (
+        f"{CopyStatus(status).label} {progress} %" if status in OPEN_COPIES
+        else "" if status == CopyStatus.NOT_STARTED else CopyStatus(status).label
+        for status, progress in pairs
+    )  # fmt: skip
+    return copy, archive
 
 
 def _of_snapshot(snapshot: Snapshot) -> Bar:

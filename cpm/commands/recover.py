@@ -22,6 +22,16 @@ SnapshotId = Annotated[
 ]
 ToRegion = Annotated[str | None, typer.Option(help="Region to recover into, such as us-east-1.")]
 ToAccount = Annotated[str | None, typer.Option(help="Name of the account to recover into.")]
+FromS3 = Annotated[bool, typer.Option("--from-s3", help="From the copies in S3, not from snapshots.")]
+EncryptionKey = Annotated[
+    str | None, typer.Option(help="KMS key of the target region for what comes from S3: ARN, id or alias.")
+]
+Retrieval = Annotated[
+    str | None, typer.Option(help="How archived copies are retrieved: E expedited, S standard, B bulk.")
+]
+DaysToKeep = Annotated[
+    int | None, typer.Option(help="Days for which what is retrieved stays readable; with --retrieval.", min=1)
+]
 Zone = Annotated[str | None, typer.Option(help="Availability zone, such as us-east-1a.")]
 
 
@@ -46,10 +56,14 @@ def volume(
     attach_behaviour: Annotated[
         str | None, typer.Option(help="What happens to a volume that is attached there already.")
     ] = None,
+    from_s3: FromS3 = False,
+    encryption_key: EncryptionKey = None,
+    retrieval: Retrieval = None,
+    days_to_keep: DaysToKeep = None,
     watch_it: Watch = False,
     user: AsUser = "",
 ) -> None:
-    """Make a new volume from a snapshot, and attach it if asked to."""
+    """Make a new volume from a snapshot or its copy in S3, and attach it if asked to."""
     actor = acting(user)
     request = {
         **_where(actor, to_region, to_account, zone),
@@ -59,8 +73,10 @@ def volume(
         "attach_to": attach_to,
         "device": device,
         "attach_behaviour": attach_behaviour,
+        **_s3(from_s3, encryption_key, retrieval, days_to_keep),
     }
-    _start(recoveries.recover_volume, actor, _snapshot(actor, backup_id, snapshot_id), request, watch_it)
+    service = recoveries.recover_volume_from_s3 if from_s3 else recoveries.recover_volume
+    _start(service, actor, _snapshot(actor, backup_id, snapshot_id), request, watch_it)
 
 
 @recover.command()
@@ -77,6 +93,10 @@ def instance(
     subnet: Annotated[str | None, typer.Option(help="Subnet to launch into.")] = None,
     vpc: Annotated[str | None, typer.Option(help="VPC to launch into.")] = None,
     key_pair: Annotated[str | None, typer.Option(help="Name of the key pair.")] = None,
+    from_s3: FromS3 = False,
+    encryption_key: EncryptionKey = None,
+    retrieval: Retrieval = None,
+    days_to_keep: DaysToKeep = None,
     watch_it: Watch = False,
     user: AsUser = "",
 ) -> None:
@@ -91,8 +111,20 @@ def instance(
         "vpc": vpc,
         "placement": "V" if vpc or subnet else "Z" if zone else None,
         "key_pair": key_pair,
+        **_s3(from_s3, encryption_key, retrieval, days_to_keep),
     }
-    _start(recoveries.recover_instance, actor, _snapshot(actor, backup_id, snapshot_id), request, watch_it)
+    service = recoveries.recover_instance_from_s3 if from_s3 else recoveries.recover_instance
+    _start(service, actor, _snapshot(actor, backup_id, snapshot_id), request, watch_it)
+
+
+def _s3(from_s3: bool, key: str | None, retrieval: str | None, days: int | None) -> dict[str, Any]:
+    """What is said of a recovery from S3; refused where it is none."""
+    if not from_s3 and (key or retrieval or days):
+        raise failed("--encryption-key, --retrieval and --days-to-keep are for recoveries with --from-s3.")
+    if days and not retrieval:
+        raise failed("--days-to-keep needs --retrieval.")
+    options = {"retrieval_tier": retrieval, "days_to_keep": days} if retrieval else None
+    return {"encryption_key": key, "retrieve_options": options}
 
 
 def _where(actor: Actor, region: str | None, account: str | None, zone: str | None) -> dict[str, Any]:

@@ -5,13 +5,16 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from django.utils import timezone
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
+from cpm import permissions
+from cpm.aws.errors import AwsError
 from cpm.commands.terminal import AsUser, acting, complaints, console, failed, guarded, show_table
-from cpm.lib.states import VerifyDepth
-from cpm.models import Actor, S3Repository
+from cpm.lib.states import Authentication, Encryption, LockMode, VerifyDepth
+from cpm.models import Account, Actor, S3Repository
 from cpm.repository.keys import Password, RawKey, Secret
-from cpm.services import repositories, repository_keys
+from cpm.services import accounts, repositories, repository_keys, repository_rebuild, repository_settings
 
 app = typer.Typer()
 repo = typer.Typer(no_args_is_help=True, help="List and verify S3 repositories, and change their keys.")
@@ -72,8 +75,9 @@ def verify(
         def tell(done: int, total: int) -> None:
             progress.update(task, completed=done, total=total)
 
-        report = repositories.verify(actor=actor, repository=row, depth=VerifyDepth(depth), on_progress=tell)
+        found = repositories.verify(actor=actor, repository=row, depth=VerifyDepth(depth), on_progress=tell)
         progress.update(task, completed=1, total=1)
+    report = found.report
     if report.findings:
         show_table(
             "Findings",
@@ -87,13 +91,138 @@ def verify(
                 for one in report.findings
             ],
         )
+    if found.affected:
+        show_table(
+            "Backups that cannot be recovered completely from here",
+            ["Policy", "Backup", "Time", "Volume", "Instance", "Copy"],
+            [
+                [
+                    copy.backup.policy_name, copy.backup.pk, copy.backup.start_time, copy.snapshot.source_id,
+                    copy.snapshot.instance_id or "-", copy.stored_id,
+                ]
+                for copy in found.affected
+            ],
+        )  # fmt: skip
+    if found.strangers:
+        words = (
+            f"{len(found.strangers)} copies in the bucket are in no record; `cpm repo rebuild` records them:"
+        )
+        console.print(words, *found.strangers, sep="\n  ", style="yellow", markup=False)
     console.print(
         f"{len(report.sound)} copies are sound; {report.bytes_read >> 20} MiB were read.", markup=False
     )
     if report.damage:
+        backups = len({copy.backup_id for copy in found.affected})
         raise failed(
-            f"Repository {row.name} is damaged: {len(report.damage)} objects, {len(report.affected)} copies."
+            f"Repository {row.name} is damaged: {len(report.damage)} objects, {len(report.affected)} copies of "
+            f"{backups} backups."
         )
+
+
+@repo.command("set")
+@guarded
+def configure(
+    name: Name,
+    encryption: Annotated[
+        str | None, typer.Option(help="bucket (as it says), AES256 or aws:kms, for new objects.")
+    ] = None,
+    kms_key: Annotated[str | None, typer.Option(help="Id or ARN of a key, with aws:kms.")] = None,
+    lock_mode: Annotated[str | None, typer.Option(help="none, GOVERNANCE or COMPLIANCE.")] = None,
+    lock_days: Annotated[int | None, typer.Option(help="For how long objects are locked.")] = None,
+    verify_every: Annotated[int | None, typer.Option(help="Days between verifications; 0 is never.")] = None,
+    verify_depth: Annotated[str | None, typer.Option(help="list, sample or full.")] = None,
+    user: AsUser = "",
+) -> None:
+    """How new objects are put, and how often the repository is verified. Without options: show it."""
+    actor = acting(user)
+    row = _find(actor, name)
+    given = {
+        "encryption": Encryption.BUCKET.value if encryption == "bucket" else encryption,
+        "kms_key": kms_key,
+        "lock_mode": LockMode.NONE.value if lock_mode == "none" else lock_mode,
+        "lock_days": lock_days,
+        "verify_every_days": verify_every,
+        "verify_depth": verify_depth,
+    }
+    if any(value is not None for value in given.values()):
+        row = repository_settings.configure(actor=actor, repository=row, **given)
+    show_table(
+        f"Settings of {row.name}",
+        ["Encryption", "KMS key", "Lock", "Days", "Verified every", "To depth"],
+        [[
+            row.get_encryption_display(), row.kms_key or "-", row.get_lock_mode_display(), row.lock_days or "-",
+            f"{row.verify_every_days} days" if row.verify_every_days else "never", row.get_verify_depth_display(),
+        ]],
+    )  # fmt: skip
+
+
+@repo.command()
+@guarded
+def rebuild(
+    bucket: Annotated[str, typer.Option(help="The bucket.")],
+    region: Annotated[str, typer.Option(help="Its region.")],
+    folder: Annotated[str, typer.Option(help="The repository's folder in it, such as cpm/main.")],
+    account: Annotated[str, typer.Option(help="Name of the account that reaches it.")],
+    access_key: Annotated[
+        str, typer.Option(help="Add the account first, with this access key; the secret key is asked for.")
+    ] = "",
+    name: Annotated[
+        str, typer.Option(help="What to call the repository. [default: the folder's last word]")
+    ] = "",
+    key_file: KeyFile = None,
+    take_over: Annotated[
+        bool, typer.Option("--take-over", help="It belongs to another server, which is gone for good.")
+    ] = False,
+    user: AsUser = "",
+) -> None:
+    """Record a repository and all that it holds when the database was lost. What is known stays as it is.
+
+    The secret is one of the repository's keys, from a file or as a password: `cpm repo key add` makes them.
+    """
+    actor = acting(user)
+    holder = _account(actor, account, access_key)
+    secret = RawKey(key_file.read_bytes()) if key_file else Password(_ask("Password of the repository"))
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn())
+    with Progress(*columns, console=complaints) as progress:
+        task = progress.add_task(f"Reading {bucket}/{folder}", total=None)
+        try:
+            result = repository_rebuild.rebuild(
+                actor=actor, account=holder, bucket=bucket, region=region, folder=folder, secret=secret,
+                take_over=take_over, name=name, now=timezone.now(),
+                on_progress=lambda done, total: progress.update(task, completed=done, total=total),
+            )  # fmt: skip
+        except AwsError as error:
+            raise failed(f"{error.explain()} Try again; what was recorded stays.") from error
+    for problem in result.problems:
+        console.print(problem, style="yellow", markup=False)
+    show_table(
+        f"Repository {result.repository.name}, rebuilt",
+        ["Copies found", "Known", "Recorded", "New backups", "New policies", "Problems"],
+        [[result.found, result.known, result.copies, result.backups, result.policies, len(result.problems)]],
+    )
+    console.print("New policies are disabled and keep everything.", markup=False)
+
+
+def _account(actor: Actor, name: str, access_key: str) -> Account:
+    rows = permissions.visible(actor.user, Account.objects.select_related("user"), "accounts.read")
+    found = list(rows.filter(name=name)[:2])
+    if len(found) == 1 and not access_key:
+        return found[0]
+    if found or not access_key:
+        raise failed(
+            f"There is no account {name}."
+            if not found
+            else f"There is an account {name} already, or several."
+        )
+    return accounts.create(
+        actor=actor, user=actor.user.pk, is_dr_account=False, name=name, authentication=Authentication.KEYS,
+        aws_access_key=access_key, aws_secret_key=_ask("Secret key of the account"),
+    )  # fmt: skip
+
+
+def _ask(what: str) -> str:
+    ask: Callable[..., str] = typer.prompt
+    return ask(what, hide_input=True)
 
 
 @key.command("list")

@@ -18,6 +18,7 @@ from cpm.embedded.connection import Connection, default_data_folder, join_runnin
 from cpm.embedded.errors import StackError
 from cpm.embedded.folder import DataFolder
 from cpm.embedded.supervisor import Death, StopRequested
+from cpm.lib import places
 
 app = typer.Typer(no_args_is_help=True)
 console = Console(stderr=True)
@@ -86,12 +87,21 @@ def worker(
     queues: Annotated[str, typer.Option(help="Queues to serve, with commas between.")] = ",".join(programs.QUEUES),
     concurrency: Annotated[int, typer.Option(help="Steps at a time.", min=1)] = embedded.WORKER_CONCURRENCY,
     name: Annotated[str, typer.Option(help="Name in the fleet. [default: from the process]")] = "",
+    place: Annotated[
+        str, typer.Option(help="ACCOUNT_NUMBER:REGION that this worker is near to: it takes that place's work in S3 too.")
+    ] = "",
 ) -> None:
     """Run one worker alone."""
     wanted = [queue.strip() for queue in queues.split(",") if queue.strip()]
     unknown = [queue for queue in wanted if queue not in programs.QUEUES]
-    if unknown or not wanted:
+    if unknown or not (wanted or place):
         raise typer.BadParameter(f"Queues are {', '.join(programs.QUEUES)}; not {', '.join(unknown) or 'none'}.")
+    if place:
+        try:
+            wanted += places.queues_at(places.checked(place))
+        except ValueError as error:
+            raise typer.BadParameter(str(error)) from error
+        os.environ["CPM_WORKER_PLACE"] = place
     # Two workers of one name would answer for each other in the fleet's remote control.
     _become(programs.worker(wanted, concurrency=concurrency, name=name or f"worker-{os.getpid()}"))
 

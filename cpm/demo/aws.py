@@ -37,6 +37,9 @@ class SimulatedAws:
     def ec2(self, account: AwsAccount, region: str) -> Any:
         return self._client("ec2", account, region)
 
+    def s3(self, account: AwsAccount, region: str) -> Any:
+        return self._client("s3", account, region)
+
     def account_of(self, access_key: str, secret_key: str, region: str) -> AwsAccount:
         """The account that these keys belong to."""
         unnamed = AwsAccount("", access_key, secret_key)

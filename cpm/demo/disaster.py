@@ -38,9 +38,8 @@ def _state(ec2: Any, instance: str) -> str:
     return str(shown["State"]["Name"])
 
 
-def destroy_region(world: World) -> int:
-    """Deletes every image and snapshot in the home region, behind CPM's back. Answers how many snapshots there were."""
-    ec2 = world.home
+def destroy_snapshots(ec2: Any) -> int:
+    """Deletes every image and snapshot of an account in a region, behind CPM's back. Answers how many snapshots there were."""
     for image in ec2.describe_images(Owners=["self"])["Images"]:
         ec2.deregister_image(ImageId=image["ImageId"])
     found = own_snapshots(ec2)

@@ -1,12 +1,14 @@
 """What the demo claims, as things that can be wrong. Only here is decided whether it has succeeded."""
 
+import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from cpm.demo import images
 from cpm.demo.aws import AwsAccount, SimulatedAws, existing_snapshots
 from cpm.demo.errors import ProofFailed
-from cpm.demo.images import Image
+from cpm.demo.images import File, Image
 from cpm.demo.rounds import Round
 from cpm.demo.world import World
 
@@ -43,6 +45,27 @@ def same_files(claim: str, aws: SimulatedAws, volume_id: str, image: Image) -> P
     broken = images.damaged(files, lambda offset, length: aws.read(volume_id, offset, length))
     everything = f"{len(files)} files intact"
     return Proof(claim, everything, f"damaged: {', '.join(broken)}" if broken else everything)
+
+
+def same_file(claim: str, file: File, content: bytes) -> Proof:
+    """The downloaded bytes are those that the file was made of."""
+    return Proof(claim, file.sha256, hashlib.sha256(content).hexdigest())
+
+
+def incremental(claim: str, rows: Iterable[Mapping[str, Any]]) -> Proof:
+    """Of every volume less was read than it holds."""
+    whole = [row["backed_up_resource_id"] for row in rows if not _changed(row) < _valid(row)]
+    return Proof(
+        claim, "only changed blocks", f"all of {', '.join(whole)}" if whole else "only changed blocks"
+    )
+
+
+def _changed(row: Mapping[str, Any]) -> int:
+    return int(row["cbt_changed_size_mb"])
+
+
+def _valid(row: Mapping[str, Any]) -> int:
+    return int(row["cbt_valid_size_mb"])
 
 
 def differs(claim: str, one: str, other: str) -> Proof:

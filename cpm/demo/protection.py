@@ -1,12 +1,14 @@
-"""What an operator tells CPM, over REST: accounts, a policy with targets, DR, and at last a schedule."""
+"""What an operator tells CPM, over REST: accounts, a policy with targets, DR, copies in S3, and at last a schedule."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from cpm.demo.rest import Json, Rest
-from cpm.demo.world import World
+from cpm.demo.world import BUCKET, World
 
 GENERATIONS = 2
+# Every other backup is copied to S3, and kept there for longer than its snapshots.
+COPY_INTERVAL, GENERATIONS_IN_S3 = 2, 10
 MINUTE = timedelta(minutes=1)
 POLICY = "shop"
 
@@ -53,6 +55,7 @@ def set_up(rest: Rest, world: World, *, lead: timedelta) -> Protection:
             "dr_keep_original_snapshots": True,
         },
     )
+    _copy_to_s3(rest, world, account["id"], policy)
     first = datetime.now(UTC) + lead
     schedule = rest.post(
         "schedules/",
@@ -64,6 +67,23 @@ def set_up(rest: Rest, world: World, *, lead: timedelta) -> Protection:
     )
     rest.put(f"policies/{policy}/", name=POLICY, schedules=[schedule["id"]])
     return Protection(account["id"], dr_account["id"], policy, first, regions)
+
+
+def _copy_to_s3(rest: Rest, world: World, account: int, policy: int) -> None:
+    repository = rest.post(
+        "s3_repositories/",
+        name="shop",
+        account=account,
+        aws_bucket_name=BUCKET,
+        aws_region=world.regions.dr,
+    )
+    rest.put(
+        f"policies/{policy}/copy_to_s3/",
+        enabled=True,
+        repository=repository["id"],
+        copy_interval=COPY_INTERVAL,
+        retention_generation_based={"enabled": True, "num_generations": GENERATIONS_IN_S3},
+    )
 
 
 def _keys(rest: Rest, name: str, access_key: str, secret_key: str) -> Json:

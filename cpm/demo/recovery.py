@@ -54,6 +54,13 @@ def start_instance(rest: Rest, one: Round, world: World, protection: Protection)
     return Running(made["id"], f"instance {world.instance} of backup {one.number} in {region}, DR account")
 
 
+def start_instance_from_s3(rest: Rest, one: Round, world: World) -> Running:
+    """The instance of that backup from its copies in S3, where it was and in its own network."""
+    (row,) = rest.get(f"backups/{one.backup['id']}/snapshots/instances/", resource=world.instance)
+    made = rest.post(f"backups/{one.backup['id']}/snapshots/instances/{row['id']}/recover_from_s3/")
+    return Running(made["id"], f"instance {world.instance} of backup {one.number} from S3")
+
+
 def _record(rows: list[Json], volume: Volume) -> Json:
     found = [row for row in rows if row["backed_up_resource_id"] == volume.id]
     if len(found) != 1:

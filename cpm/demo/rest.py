@@ -25,14 +25,21 @@ class Rest:
         self._session.headers["Authorization"] = f"Bearer {token['access']}"
         self.user = _user_of(token["access"])
 
-    def get(self, path: str, **query: Any) -> Any:
+    def get(self, path: str, /, **query: Any) -> Any:
         return self._call("GET", path, query=query)
 
-    def post(self, path: str, **body: Any) -> Json:
+    def post(self, path: str, /, **body: Any) -> Json:
         return self._call("POST", path, body=body) or {}
 
-    def put(self, path: str, **body: Any) -> Json:
+    def put(self, path: str, /, **body: Any) -> Json:
         return self._call("PUT", path, body=body) or {}
+
+    def post_for_bytes(self, path: str, /, **body: Any) -> bytes:
+        """The answer to a request whose answer is a file."""
+        return self._send("POST", path, body=body).content
+
+    def delete(self, path: str) -> None:
+        self._call("DELETE", path)
 
     def close(self) -> None:
         self._session.close()
@@ -40,6 +47,12 @@ class Rest:
     def _call(
         self, method: str, path: str, *, body: Any = None, query: Mapping[str, Any] | None = None
     ) -> Any:
+        answer = self._send(method, path, body=body, query=query)
+        return answer.json() if answer.content else None
+
+    def _send(
+        self, method: str, path: str, *, body: Any = None, query: Mapping[str, Any] | None = None
+    ) -> requests.Response:
         try:
             answer = self._session.request(
                 method, f"{self.url}/{path}", json=body, params=query, timeout=SECONDS
@@ -48,7 +61,7 @@ class Rest:
             raise DemoFailed(f"{method} {path} got no answer: {error}") from error
         if not answer.ok:
             raise DemoFailed(f"{method} {path} was answered with {answer.status_code}: {answer.text[:2000]}")
-        return answer.json() if answer.content else None
+        return answer
 
 
 def _user_of(token: str) -> int:

@@ -14,7 +14,7 @@ from typing import Any
 from cpm.demo.aws import own_snapshots
 from cpm.demo.display import Display
 from cpm.demo.errors import DemoFailed, ProofFailed
-from cpm.demo.protection import Protection
+from cpm.demo.protection import COPY_INTERVAL, Protection
 from cpm.demo.rest import Json, Rest, moment
 from cpm.demo.waiting import Patience
 from cpm.demo.world import World
@@ -25,6 +25,9 @@ QUIET_BEFORE = timedelta(seconds=3)
 BACKUP_WITHIN = 150
 FINISHED_WITHIN = 120
 SUCCESSFUL, COMPLETED = "B", "C"
+# Of copies to S3: all or all that can be copied; skipped because it was not this backup's turn.
+COPIED, NOT_ITS_TURN = {"S", "V"}, "K"
+COPYING = {"Z", "I", "P", "G"}
 RUNNING = {"I", "P"}
 CREATE = ("CreateSnapshots", "CreateSnapshot")
 
@@ -38,11 +41,17 @@ class Round:
     backup: Json = field(default_factory=dict)
     snapshots: list[Json] = field(default_factory=list)
     copies: list[Json] = field(default_factory=list)
+    in_s3: list[Json] = field(default_factory=list)
 
     @property
     def finished(self) -> bool:
         status, dr = self.backup.get("status", "I"), self.backup.get("dr_status", "P")
-        return status not in RUNNING and dr not in {"P", "I"}
+        return status not in RUNNING and dr not in {"P", "I"} and self.s3_status not in COPYING
+
+    @property
+    def s3_status(self) -> str:
+        status: str = self.backup.get("s3_copy_status", {"status": "Z"})["status"]
+        return status
 
 
 class Rounds:
@@ -84,15 +93,18 @@ class Rounds:
         return made
 
     def finish(self) -> None:
-        """Waits until every backup and its DR copies are over. Raises DemoFailed unless all are successful."""
+        """Waits until every backup and all its copies are over. Raises DemoFailed unless all are successful."""
         self.patience.until(
             "the end of the backups and their copies", self._all_finished, within=FINISHED_WITHIN
         )
         for one in self.all:
-            if (one.backup["status"], one.backup["dr_status"]) != (SUCCESSFUL, COMPLETED):
+            wanted = COPIED if (one.number - 1) % COPY_INTERVAL == 0 else {NOT_ITS_TURN}
+            done = (one.backup["status"], one.backup["dr_status"])
+            if done != (SUCCESSFUL, COMPLETED) or one.s3_status not in wanted:
                 logs = "\n".join(line["log"] for line in self.rest.get(f"backups/{one.backup['id']}/logs/"))
                 raise DemoFailed(
-                    f"backup {one.number} ended with status {one.backup['status']}, DR {one.backup['dr_status']}:\n{logs}"
+                    f"backup {one.number} ended with status {one.backup['status']}, DR {one.backup['dr_status']}, "
+                    f"S3 {one.s3_status}:\n{logs}"
                 )
 
     # -- until the moment ---------------------------------------------------------------------------------
@@ -148,6 +160,7 @@ class Rounds:
     def _follow(self, one: Round, row: Json) -> None:
         path = f"backups/{row['id']}/snapshots"
         one.snapshots, one.copies = self.rest.get(f"{path}/volumes/"), self.rest.get(f"{path}/dr_volumes/")
+        one.in_s3 = self.rest.get(f"{path}/copy_to_s3/")
         one.backup = row
         regions, expected = self.world.regions, len(self.world.volumes)
         places = [(self.world.account, regions.home), *self.world.places()[1:]]
@@ -162,6 +175,11 @@ class Rounds:
                 percent = self._percent(self.world.aws.ec2(account, region), ids) // expected
                 kind = "snapshots" if region == regions.home else "DR copies"
                 self.display.bar(f"Backup {one.number} {kind} {region}", percent, f"{len(ids)} of {expected}")
+        if one.in_s3 and one.s3_status in COPYING:
+            percent = row["s3_copy_status"]["progress_percent"]
+            self.display.bar(
+                f"Backup {one.number} to S3 in {regions.dr}", percent, f"{len(one.in_s3)} volumes"
+            )
         if one.finished:
             self.display.drop(f"Backup {one.number} ")
             self.display.say(f"Backup {one.number}: {describe(one)}.", style="green" if one.copies else "")
@@ -178,4 +196,5 @@ def describe(one: Round) -> str:
     copied = sum(1 for row in one.copies if row["succeeded"])
     outcome = "successful" if one.backup["status"] == SUCCESSFUL else f"status {one.backup['status']}"
     dr = "complete" if one.backup["dr_status"] == COMPLETED else f"status {one.backup['dr_status']}"
-    return f"{outcome} with {good} snapshots; DR {dr} with {copied} copies"
+    in_s3 = f"; {len(one.in_s3)} volumes copied to S3" if one.in_s3 else ""
+    return f"{outcome} with {good} snapshots; DR {dr} with {copied} copies{in_s3}"

@@ -7,7 +7,7 @@ from datetime import timedelta
 
 from rich.table import Table
 
-from cpm.demo import disaster, proofs, protection, recovery, world
+from cpm.demo import disaster, files, proofs, protection, recovery, world
 from cpm.demo.aws import SimulatedAws
 from cpm.demo.disaster import Killer
 from cpm.demo.display import Display
@@ -23,6 +23,7 @@ from cpm.embedded.connection import Connection
 from cpm.embedded.supervisor import Supervisor
 
 BACKUPS = GENERATIONS + 1
+MOVED_TO_S3 = "M"
 KILLED_IN, RECOVERED_EARLY = 2, 2
 # How long simulated AWS takes for things, in seconds: long enough to be seen.
 TIMING = {"snapshot_seconds": 7, "copy_seconds": 8, "volume_seconds": 1, "instance_seconds": 3}
@@ -79,7 +80,7 @@ class Story:
     def _back_up(self) -> Rounds:
         """All rounds, up to the end of the last one's copies."""
         self.display.chapter(
-            f"A policy that fires every minute, keeps {GENERATIONS} backups and copies each twice"
+            f"A policy that fires every minute, keeps {GENERATIONS} backups, copies each twice, and every other to S3"
         )
         told = protection.set_up(self.rest, self.world, lead=LEAD)
         self.protection: Protection = told
@@ -97,13 +98,20 @@ class Story:
             protection.pause(self.rest, told)
             rounds.finish()
         counted = rounds.snapshots_of_volumes()
-        self._prove(proofs.made_once(counted, [volume.id for volume in self.world.volumes], BACKUPS))
+        self._prove(
+            proofs.made_once(counted, [volume.id for volume in self.world.volumes], BACKUPS),
+            proofs.incremental(
+                f"Backup {BACKUPS} read from AWS what has changed since the copy before",
+                rounds.all[-1].snapshots,
+            ),
+        )
         snapshots = sum(len(one.snapshots) for one in rounds.all)
         copies = sum(len(one.copies) for one in rounds.all)
         self.facts += [
             ("Backups by schedule", f"{BACKUPS}, a minute apart"),
             ("Snapshots", f"{snapshots} of {len(self.world.volumes)} volumes"),
             ("DR copies", f"{copies} in another region and another account"),
+            ("Copies in S3", f"{sum(len(one.in_s3) for one in rounds.all)} of every other backup"),
             ("Written meanwhile", f"{writer.bytes / 1024 / 1024:.1f} MiB"),
             ("Worker killed", f"{killer.killed}, during backup {KILLED_IN}, which is successful"),
         ]
@@ -125,12 +133,14 @@ class Story:
         path = f"backups/{expired.backup['id']}/"
         self.patience.until(
             "the deletion of the oldest backup",
-            lambda: self.rest.get(path)["status"] == "D",
+            lambda: self.rest.get(path)["status"] == MOVED_TO_S3,
             within=60,
             every=1,
         )
         self._prove(*proofs.retention(self.world, expired, kept))
-        self.facts.append(("Retention", f"backup {expired.number} and its copies deleted"))
+        self.facts.append(
+            ("Retention", f"backup {expired.number} lives on in S3, its snapshots and copies deleted")
+        )
 
     # -- disaster -----------------------------------------------------------------------------------------
 
@@ -150,10 +160,17 @@ class Story:
             )
         )
         self.display.chapter(f"Worse: nothing is left in {self.world.regions.home}")
-        lost = disaster.destroy_region(self.world)
+        lost = disaster.destroy_snapshots(self.world.home)
         self.display.say(f"Deleted {lost} snapshots and every image there, behind CPM's back.")
         self._recover_from_dr(last)
-        self.facts.append(("Recovered", "1 volume; from DR 1 instance with 3 volumes, and 1 volume"))
+        self.display.chapter("Worst: the DR copies are lost too, and only S3 is left")
+        lost = sum(disaster.destroy_snapshots(self.aws.ec2(*place)) for place in self.world.places())
+        self.display.say(f"Deleted {lost} snapshots in all regions and both accounts, behind CPM's back.")
+        self._recover_from_s3(last)
+        self._download(rounds.all[0])
+        self.facts.append(
+            ("Recovered", "1 volume; from DR 1 instance and 1 volume; from S3 1 instance and 1 file")
+        )
 
     def _recover_from_dr(self, last: Round) -> None:
         regions, free = self.world.regions, self.world.free
@@ -172,6 +189,21 @@ class Story:
                 last, volume, there[volume.device], f"{volume.device} of {instance} in {regions.dr_account}"
             )
         self._compare(last, free, volume_id, f"{free.name} in {regions.dr}")
+
+    def _recover_from_s3(self, last: Round) -> None:
+        running = [recovery.start_instance_from_s3(self.rest, last, self.world)]
+        (instance,) = recovery.finish(self.rest, running, self.display, self.patience)
+        there = world.devices_of(self.world.home, instance)
+        for volume in self.world.attached:
+            self._compare(last, volume, there[volume.device], f"{volume.device} of {instance}, from S3")
+
+    def _download(self, first: Round) -> None:
+        """One file of the oldest backup, of which nothing but its copy in S3 is left."""
+        self.display.chapter("One file out of the oldest backup, straight from S3")
+        orders = next(volume for volume in self.world.volumes if volume.name == "orders")
+        file = orders.image.settled_files[0]
+        content = files.download(self.rest, first, orders, file, self.display, self.patience)
+        self._prove(proofs.same_file(f"{file.path} of {orders.name} at backup {first.number}", file, content))
 
     def _damage(self, volume_id: str) -> None:
         """One bit of one byte, in the middle of nowhere."""

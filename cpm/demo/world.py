@@ -14,6 +14,7 @@ ROOT_DEVICE = "/dev/xvda"
 DEVICES = {ROOT_DEVICE: "system", "/dev/xvdf": "orders", "/dev/xvdg": "logs"}
 FREE_VOLUME_IMAGE = "orders"
 VOLUME_GIB = 1
+BUCKET = "shop-backups"
 
 
 @dataclass(frozen=True)
@@ -80,11 +81,12 @@ class World:
 
 
 def build(aws: SimulatedAws, account: AwsAccount, regions: Regions, patience: Patience) -> World:
-    """Makes it all with plain EC2 calls, and fills the volumes with file systems."""
+    """Makes it all with plain calls of EC2 and S3, and fills the volumes with file systems."""
     dr_account = aws.new_account(DR_ACCOUNT_NUMBER)
     ec2 = aws.ec2(account, regions.home)
     network = _network(ec2, regions.home)
     dr_network = _network(aws.ec2(dr_account, regions.dr_account), regions.dr_account)
+    _bucket(aws.s3(account, regions.dr), regions.dr)
     instance, attached = _instance(ec2, regions.home, network, patience)
     free = _volume(ec2, regions.home, "spare", patience)
     volumes = [Volume(attached[device], name, device, images.load(name)) for device, name in DEVICES.items()]
@@ -94,6 +96,13 @@ def build(aws: SimulatedAws, account: AwsAccount, regions: Regions, patience: Pa
             patience.check()
             aws.write(volume.id, offset, data)
     return World(aws, account, dr_account, regions, network, dr_network, instance, tuple(volumes))
+
+
+def _bucket(s3: Any, region: str) -> None:
+    """A bucket that encrypts."""
+    s3.create_bucket(Bucket=BUCKET, CreateBucketConfiguration={"LocationConstraint": region})
+    rule = {"ApplyServerSideEncryptionByDefault": {"SSEAlgorithm": "AES256"}}
+    s3.put_bucket_encryption(Bucket=BUCKET, ServerSideEncryptionConfiguration={"Rules": [rule]})
 
 
 def _network(ec2: Any, region: str) -> Network:

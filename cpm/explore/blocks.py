@@ -53,25 +53,56 @@ class RawFile:
         self._file.close()
 
 
+class BlockCache:
+    """The blocks used last, of one device or of several that share the memory. Safe to use from several threads."""
+
+    def __init__(self, blocks: int = CACHED_BLOCKS) -> None:
+        # What one read needs next, and what was fetched ahead of it, must never push each other out.
+        self._capacity = max(blocks, 2 * (FETCHERS + READ_AHEAD))
+        self._lock = threading.Lock()
+        self._blocks: OrderedDict[tuple[int, int], bytes | None] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._blocks)
+
+    def __contains__(self, key: tuple[int, int]) -> bool:
+        return key in self._blocks
+
+    def get(self, key: tuple[int, int]) -> bytes | None:
+        """The block, now the one used last. Raises KeyError when it is not here, or not any more."""
+        with self._lock:
+            self._blocks.move_to_end(key)
+            return self._blocks[key]
+
+    def put(self, key: tuple[int, int], block: bytes | None) -> None:
+        with self._lock:
+            self._blocks[key] = block
+            while len(self._blocks) > self._capacity:
+                self._blocks.popitem(last=False)
+
+
 class Device:
     """Random reads over a block source, through a cache of the blocks used last.
 
     Blocks of one read are fetched side by side. When reading goes on where it left off, the following blocks are
     fetched ahead. Safe to use from several threads; no block is fetched twice at the same time. Memory is bounded
-    by `cached_blocks` and what is in flight.
+    by the cache, which devices that are not read at the same moment may share, and what is in flight.
     """
 
     def __init__(
-        self, source: BlockSource, *, cached_blocks: int = CACHED_BLOCKS, read_ahead: int = READ_AHEAD
+        self,
+        source: BlockSource,
+        *,
+        cached_blocks: int = CACHED_BLOCKS,
+        read_ahead: int = READ_AHEAD,
+        cache: BlockCache | None = None,
     ) -> None:
         self._source = source
         self.size = source.size
         self._count = -(-self.size // BLOCK_SIZE)
-        # What one read needs next, and what was fetched ahead of it, must never push each other out.
-        self._capacity = max(cached_blocks, 2 * (FETCHERS + read_ahead))
         self._read_ahead = read_ahead
         self._lock = threading.Lock()
-        self._cache: OrderedDict[int, bytes | None] = OrderedDict()
+        self._cache = BlockCache(cached_blocks) if cache is None else cache
         self._pending: dict[int, Future[bytes | None]] = {}
         self._fetchers = ThreadPoolExecutor(FETCHERS, thread_name_prefix="explore-blocks")
         self.bytes_fetched = 0
@@ -117,16 +148,18 @@ class Device:
 
     def _wanted(self, index: int) -> "bytes | Future[bytes | None] | None":
         with self._lock:
-            if index in self._cache:
-                self._cache.move_to_end(index)
-                return self._cache[index]
-            sequential = index - 1 in self._cache or index - 1 in self._pending
-            future = self._pending.get(index) or self._fetch_later(index)
-            if sequential:
+            try:
+                return self._cache.get(self._key(index))
+            except KeyError:
+                future = self._pending.get(index) or self._fetch_later(index)
+            if self._key(index - 1) in self._cache or index - 1 in self._pending:
                 for ahead in range(index + 1, min(index + 1 + self._read_ahead, self._count)):
-                    if ahead not in self._cache and ahead not in self._pending:
+                    if self._key(ahead) not in self._cache and ahead not in self._pending:
                         self._fetch_later(ahead)
             return future
+
+    def _key(self, index: int) -> tuple[int, int]:
+        return id(self), index
 
     def _fetch_later(self, index: int) -> "Future[bytes | None]":
         future = self._fetchers.submit(self._fetch, index)
@@ -142,15 +175,13 @@ class Device:
         except Exception as error:  # a source may raise anything its store raises
             with self._lock:
                 self._pending.pop(index, None)
-            raise SourceFailed(reason=str(error) or type(error).__name__) from error
+            raise SourceFailed(reason=str(error).rstrip(".") or type(error).__name__) from error
         with self._lock:
             self._pending.pop(index, None)
-            self._cache[index] = block
+            self._cache.put(self._key(index), block)
             if block is not None:
                 self.bytes_fetched += len(block)
                 self.blocks_fetched += 1
-            while len(self._cache) > self._capacity:
-                self._cache.popitem(last=False)
         return block
 
 

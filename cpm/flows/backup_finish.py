@@ -6,6 +6,7 @@ from django.db.models import F
 
 from cpm.flows import alerting, dr_copy, retention
 from cpm.flows.backup_rules import good_enough, status_of
+from cpm.flows.s3 import copy
 from cpm.flows.script_results import SCRIPT_KINDS
 from cpm.jobs.context import StepContext
 from cpm.jobs.kinds import Done, Outcome, StepKind
@@ -85,7 +86,9 @@ def settle(
     if dr_status is DrStatus.PENDING:
         # Older backups are needed until its copies are complete; the end of DR asks for the cleanup.
         dr_copy.request(backup, now=now)
-    elif backup.slot is None and not backup.is_retry:
+        return
+    copy.request(context, backup.pk, aborted=aborted)
+    if backup.slot is None and not backup.is_retry:
         retention.request(now=now, policy_id=policy.pk)
 
 

@@ -20,7 +20,7 @@ class Plan:
 
     def __init__(self, context: StepContext, backup: Backup, policy: Policy) -> None:
         self.context, self.backup, self.policy = context, backup, policy
-        self.server = ServerSettings.objects.get_or_create(pk=1)[0]
+        self.server = ServerSettings.current()
         self.rows: list[Snapshot] = []
         self.starts: list[StepSpec] = []
         self.watches: list[StepSpec] = []

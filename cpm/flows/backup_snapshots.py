@@ -150,10 +150,21 @@ def poll_images(contexts: Sequence[StepContext]) -> Mapping[int, Outcome | Excep
 
 
 class _Shown:
-    """What AWS says of one snapshot or image: its state in our words, progress, and details worth keeping."""
+    """What AWS says of one snapshot or image: its state in our words, progress, and details worth keeping.
 
-    def __init__(self, state: SnapshotStatus, progress: int, reason: str, details: dict[str, Any]) -> None:
+    `capacity` is that of the volume at the moment of its snapshot, which may have grown since it was described.
+    """
+
+    def __init__(
+        self,
+        state: SnapshotStatus,
+        progress: int,
+        reason: str,
+        details: dict[str, Any],
+        capacity: int | None = None,
+    ) -> None:
         self.state, self.progress, self.reason, self.details = state, progress, reason, details
+        self.capacity = capacity
 
 
 def _snapshot_state(snapshot: dict[str, Any]) -> _Shown:
@@ -162,7 +173,7 @@ def _snapshot_state(snapshot: dict[str, Any]) -> _Shown:
     )
     percent = int(snapshot.get("Progress", "0%").rstrip("%") or 0)
     kept = {"kms_key_id": snapshot["KmsKeyId"]} if snapshot.get("KmsKeyId") else {}
-    return _Shown(state, percent, snapshot.get("StateMessage", ""), kept)
+    return _Shown(state, percent, snapshot.get("StateMessage", ""), kept, snapshot.get("VolumeSize"))
 
 
 def _image_state(image: dict[str, Any]) -> _Shown:
@@ -192,7 +203,7 @@ def _judge(context: StepContext, rows: list[Snapshot], shown: Mapping[str, _Show
 
     def write() -> None:
         Snapshot.objects.bulk_update(
-            changed, ["status", "progress", "succeeded", "end_time", "error", "details"]
+            changed, ["status", "progress", "succeeded", "end_time", "error", "details", "capacity"]
         )
 
     if open_rows:
@@ -217,6 +228,7 @@ def _apply(context: StepContext, row: Snapshot, shown: _Shown | None) -> None:
             _end(row, SnapshotStatus.ERROR, context.now, f"{row.aws_id} was deleted before it was complete.")
         return
     row.details = {**row.details, **shown.details}
+    row.capacity = shown.capacity or row.capacity
     if shown.state is SnapshotStatus.PENDING:
         row.progress = min(shown.progress, 99)
     elif shown.state is SnapshotStatus.COMPLETED:

@@ -105,6 +105,17 @@ def scan(
             yield found
 
 
+def completed(ec2: AwsClient, ids: Sequence[str], at_once: int) -> Iterator[str]:
+    """Which of these snapshots the account has, complete. Raises AwsError."""
+    for start in range(0, len(ids), at_once):
+        filters = [
+            {"Name": "snapshot-id", "Values": list(ids[start : start + at_once])},
+            {"Name": "status", "Values": ["completed"]},
+        ]
+        for one in ec2.paginate("DescribeSnapshots", "Snapshots", OwnerIds=["self"], Filters=filters):
+            yield one["SnapshotId"]
+
+
 def _found(
     account: Account,
     region: str,

@@ -6,18 +6,21 @@ so that it is seen and tried again at the next cleanup.
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
-from django.db.models import F, Q
+from django.db.models import Q
 
 from cpm.aws.errors import AwsError, NotFound
 from cpm.aws.gateway import AwsClient, client
-from cpm.flows import alerting, tags
+from cpm.flows import alerting, remains, tags, uses
 from cpm.flows.identities import identity_of
+from cpm.flows.remains import CONFIGURATIONS
+from cpm.flows.s3 import deletion as s3_deletion
 from cpm.jobs.context import StepContext
 from cpm.jobs.kinds import Done, Failed, Outcome, StepKind, StepSpec, Wait
 from cpm.jobs.queue import JobSpec
-from cpm.lib.states import BackupStatus, RecoveryStatus, Severity, SnapshotKind, SnapshotStatus
+from cpm.lib.states import RunIf, Severity, SnapshotKind, SnapshotStatus
 from cpm.models import Account, Backup, Snapshot
 
 QUEUE = "control"
@@ -25,8 +28,6 @@ KIND = "cleanup"
 IMAGES = frozenset(
     {SnapshotKind.INITIAL_AMI, SnapshotKind.ONLY_AMI, SnapshotKind.DR_INITIAL_AMI, SnapshotKind.ONLY_DR_AMI}
 )
-INITIAL = frozenset({SnapshotKind.INITIAL_AMI, SnapshotKind.DR_INITIAL_AMI})
-CONFIGURATIONS = frozenset({SnapshotKind.INSTANCE, SnapshotKind.DR_INSTANCE})
 DR_KINDS = frozenset(
     {SnapshotKind.DR_VOLUME, SnapshotKind.DR_INITIAL_AMI, SnapshotKind.ONLY_DR_AMI, SnapshotKind.DR_INSTANCE}
 )
@@ -43,36 +44,41 @@ def step(backup: Backup, rows: Sequence[int] | None = None, *, keep_needed: bool
     return StepSpec("cleanup.delete", payload)
 
 
-def job(backup: Backup, rows: Sequence[int] | None = None, *, keep_needed: bool = True) -> JobSpec:
-    """A job of one such step, logged with the backup."""
-    return JobSpec(
-        KIND, "backup", backup.pk, [step(backup, rows, keep_needed=keep_needed)], user_id=backup.user_id
-    )
+def job(
+    backup: Backup, rows: Sequence[int] | None = None, *, keep_needed: bool = True, copies: bool = False
+) -> JobSpec:
+    """A job of one such step, logged with the backup. With `copies` those in S3 go first; what becomes of them holds up
+    nothing."""
+    natives = step(backup, rows, keep_needed=keep_needed)
+    specs = [natives]
+    if copies:
+        specs = [
+            s3_deletion.step(backup, key="copies"),
+            replace(natives, after=("copies",), run_if=RunIf.ENDED),
+        ]
+    return JobSpec(KIND, "backup", backup.pk, specs, user_id=backup.user_id)
 
 
 def needed_initial_amis(backup_ids: Sequence[int] = ()) -> set[int]:
-    """Ids of initial AMI records that instance records of live backups (others than those given) start from."""
+    """Ids of initial AMI records that instances start from: those of live backups (others than those given), and those
+    whose volumes have living copies in S3."""
+    going = Q(backup_id__in=backup_ids) | Q(backup__marked_for_deletion=True, backup__is_freezer_item=False)
     rows = Snapshot.objects.filter(
         kind=SnapshotKind.INSTANCE, succeeded=True, details__has_key="initial_ami", backup__deleted_at=None
-    ).exclude(
-        Q(backup_id__in=backup_ids) | Q(backup__marked_for_deletion=True, backup__is_freezer_item=False)
-    )
+    ).exclude(going & ~Q(pk__in=remains.copied_instances()))
     needed = set(rows.values_list("details__initial_ami", flat=True))
     copies = Snapshot.objects.filter(original_id__in=needed, kind=SnapshotKind.DR_INITIAL_AMI)
     return needed | set(copies.values_list("pk", flat=True))
-
-
-def in_recovery(backup_id: int) -> bool:
-    """Whether a recovery is using the backup now."""
-    return Backup.objects.filter(pk=backup_id, recoveries__status=RecoveryStatus.IN_PROGRESS).exists()
 
 
 def delete(context: StepContext) -> Outcome:
     """Delete the step's snapshots from AWS, a slice at a time. Idempotent: deleted records are passed over."""
     payload = context.payload
     backup = Backup.objects.get(pk=payload["backup"])
-    if in_recovery(backup.pk):
-        return Wait(30.0, message="A recovery is using this backup.")
+    if uses.read([backup.pk]):
+        return Wait(30.0, message="A recovery or an explore session is using this backup.")
+    if uses.copied([backup.pk], but_for=context.job_id):
+        return Wait(30.0, message="This backup is being copied to S3.")
     ends = time.monotonic() + SLICE_SECONDS
     clients: dict[tuple[int, str], AwsClient] = {}
     errors: list[str] = []
@@ -188,22 +194,11 @@ def _gone(context: StepContext, row: Snapshot, *, left: bool = False) -> None:
 
 
 def _record(context: StepContext, backup: Backup) -> None:
-    """When nothing of a backup is left in AWS, its record says so. Initial AMIs that others need do not count."""
     of_policy = Snapshot.objects.filter(backup__policy=backup.policy_id, backup__user=backup.user_id)
     failing = of_policy.filter(backup__marked_for_deletion=True).exclude(status=SnapshotStatus.DELETED)
     if not failing.exclude(Q(error="") | Q(aws_id="")).exists():
         alerting.clear_alert(user=backup.user, policy=backup.policy, category=alerting.CLEANUP_FAILED)
-    live = backup.snapshots.exclude(status=SnapshotStatus.DELETED).exclude(kind__in=CONFIGURATIONS | INITIAL)
-    if live.filter(~Q(aws_id="")).exists():
-        return
-    backup.snapshots.filter(kind__in=CONFIGURATIONS).exclude(status=SnapshotStatus.DELETED).update(
-        status=SnapshotStatus.DELETED, deletion_time=context.now
-    )
-    records = Backup.objects.filter(pk=backup.pk, deleted_at=None)
-    records.filter(
-        status__in=[BackupStatus.SUCCESSFUL, BackupStatus.PARTIAL, BackupStatus.SOME_FAILED]
-    ).update(status_before_deletion=F("status"), status=BackupStatus.DELETED)
-    records.update(deleted_at=context.now, marked_for_deletion=True)
+    remains.settle(backup, now=context.now)
 
 
 KINDS = (StepKind("cleanup.delete", QUEUE, delete),)

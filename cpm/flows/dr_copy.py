@@ -13,6 +13,7 @@ from typing import Any
 from django.db.models import Q
 
 from cpm.flows import alerting, deletion, dr_copy_steps, polling, retention, tags
+from cpm.flows.s3 import copy
 from cpm.jobs import queue
 from cpm.jobs.context import StepContext
 from cpm.jobs.kinds import Done, Outcome, StepKind, StepSpec
@@ -140,7 +141,7 @@ def _rows(backup: Backup, pairs: Sequence[tuple[Snapshot, Destination]]) -> list
 
 
 def _steps(context: StepContext, backup: Backup, policy: Policy, rows: Sequence[Snapshot]) -> list[StepSpec]:
-    server = ServerSettings.objects.get_or_create(pk=1)[0]
+    server = ServerSettings.current()
     marks = {
         tags.SERVER: str(server.server_id),
         tags.POLICY: policy.name,
@@ -210,6 +211,7 @@ def finish(context: StepContext) -> Outcome:
             _alert(backup, backup.policy, bool(failed), words, context)
             if not failed:
                 _drop_originals(backup, backup.policy)
+            copy.request(context, backup.pk, aborted=context.aborted)
             if backup.slot is None and not backup.is_retry:
                 retention.request(now=context.now, policy_id=backup.policy.pk)
 
@@ -253,6 +255,7 @@ def _drop_originals(backup: Backup, policy: Policy) -> None:
 def _skip(context: StepContext, why: str) -> None:
     context.log(f"DR skipped: {why}")
     Backup.objects.filter(pk=context.subject_id).update(dr_status=DrStatus.SKIPPED, dr_outcome=why)
+    copy.request(context, context.subject_id)
 
 
 def plan_failed(context: StepContext, message: str) -> None:
@@ -261,6 +264,7 @@ def plan_failed(context: StepContext, message: str) -> None:
     Backup.objects.filter(pk=backup.pk).update(dr_status=DrStatus.FAILED, dr_outcome=message)
     if backup.policy is not None:
         _alert(backup, backup.policy, True, message, context)
+    copy.request(context, backup.pk, aborted=context.aborted)
 
 
 KINDS: tuple[StepKind, ...] = (

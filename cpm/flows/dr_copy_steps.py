@@ -143,7 +143,7 @@ def _encryption(context: StepContext, source: Snapshot) -> dict[str, Any]:
     """The encryption parameters of the copy; empty for what is not encrypted."""
     if not source.encrypted or not source.details.get("kms_key_id"):
         return {}
-    server = ServerSettings.objects.get_or_create(pk=1)[0]
+    server = ServerSettings.current()
     choice = dr_keys.choose(
         source_kms=_client(context, "source", "kms"),
         target_kms=_client(context, "target", "kms"),

@@ -4,7 +4,7 @@ from cpm.aws.errors import AwsError, Throttled, Unreachable
 from cpm.jobs.kinds import Verdict
 from cpm.lib.errors import DomainError
 from cpm.lib.secrets import KeyFileError, SecretUnreadable
-from cpm.repository.errors import RepositoryError, StoreUnavailable
+from cpm.repository.errors import RepositoryError, StaleView, StoreUnavailable
 
 
 def classify(error: Exception) -> Verdict:
@@ -19,6 +19,9 @@ def classify(error: Exception) -> Verdict:
         return Verdict(error.explain(), retry=True, definite=not error.maybe_done)
     if isinstance(error, AwsError):
         return Verdict(error.explain(), retry=error.transient)
+    if isinstance(error, StaleView):
+        # A slow slice, or a worker that stood still: the next one looks anew and goes on from the cursor.
+        return Verdict(str(error), retry=True, retry_after=1.0, counts=False)
     if isinstance(error, RepositoryError):
         return Verdict(str(error), retry=isinstance(error, StoreUnavailable), definite=False)
     if isinstance(error, DomainError | SecretUnreadable | KeyFileError):

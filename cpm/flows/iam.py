@@ -7,7 +7,7 @@ tests hold the declarations against the calls in the source and against those th
 from collections.abc import Mapping
 from pathlib import Path
 
-from cpm.aws import iam_policy
+from cpm.aws import block_io_actions, iam_policy
 from cpm.aws.iam_policy import Document, IamAction, tag_only_on_create, tagged_as_ours, tagging_as_ours
 from cpm.flows import recover_actions
 from cpm.notifications import senders, topics
@@ -104,6 +104,9 @@ REPOSITORY = (
     IamAction("s3:GetBucketLocation", "s3 repositories", "checks that the bucket is where it is said to be", BUCKETS),
     IamAction("s3:GetEncryptionConfiguration", "s3 repositories", "refuses a bucket that does not encrypt", BUCKETS),
     IamAction("s3:GetBucketVersioning", "s3 repositories", "learns whether deleting must remove versions", BUCKETS),
+    IamAction(
+        "s3:GetBucketObjectLockConfiguration", "s3 repositories", "learns whether objects can be locked", BUCKETS
+    ),
     IamAction("s3:ListBucket", "s3 repositories", "lists the objects of a repository", BUCKETS),
     IamAction("s3:ListBucketVersions", "s3 repositories", "finds all that the deletion of a repository removes", BUCKETS),
     IamAction("s3:GetObject", "s3 repositories", "reads and verifies copies", FOLDERS),
@@ -114,6 +117,7 @@ REPOSITORY = (
     IamAction("s3:DeleteObject", "s3 repositories", "deletes outlived copies", FOLDERS),
     IamAction("s3:DeleteObjectVersion", "s3 repositories", "deletes outlived copies for good", FOLDERS),
     IamAction("kms:GenerateDataKey", "s3 repositories", "S3 encrypts with the key of the bucket", KEYS, BY_S3),
+    IamAction("kms:DescribeKey", "s3 repositories", "checks the key that a repository shall use", KEYS),
     IamAction("kms:Decrypt", "s3 repositories", "S3 decrypts with the key of the bucket", KEYS, BY_S3),
 )
 NOTIFICATIONS = (*topics.IAM_ACTIONS, *senders.IAM_ACTIONS)
@@ -124,6 +128,7 @@ REPLACE = tuple(one for one in recover_actions.IAM_ACTIONS if one.group == recov
 POLICIES: Mapping[str, tuple[IamAction, ...]] = {
     "backup-account": (
         *GENERAL, *BACKUP, *RETENTION, *DR_SOURCE, *DR_TARGET, *ENCRYPTION, *CATALOGUE, *SERVER_DATA, *RECOVERY,
+        *block_io_actions.READ_SNAPSHOTS,
     ),
     "dr-account": (*GENERAL, *RETENTION, *DR_TARGET, *DR_SOURCE, *ENCRYPTION, *CATALOGUE, *RECOVERY),
     "dr-account-no-delete": (*GENERAL, *DR_TARGET, *DR_SOURCE, *ENCRYPTION, *CATALOGUE),
@@ -142,7 +147,6 @@ WITHOUT_CALL: Mapping[str, str] = {
     "iam:PassRole": "ec2:RunInstances",
     "kms:CreateGrant": "ec2:CreateVolume",
     "kms:Decrypt": "ec2:CopySnapshot",
-    "kms:DescribeKey": "ec2:CopySnapshot",
     "kms:GenerateDataKey": "s3:PutObject",
     "kms:GenerateDataKeyWithoutPlaintext": "ec2:CopySnapshot",
     "kms:ReEncryptFrom": "ec2:CopySnapshot",
@@ -156,6 +160,7 @@ WITHOUT_CALL: Mapping[str, str] = {
 NAMED_OTHERWISE: Mapping[str, str] = {
     "DeleteObjects": "DeleteObject",
     "GetBucketEncryption": "GetEncryptionConfiguration",
+    "GetObjectLockConfiguration": "GetBucketObjectLockConfiguration",
     "HeadObject": "GetObject",
     "ListObjectVersions": "ListBucketVersions",
     "ListObjectsV2": "ListBucket",

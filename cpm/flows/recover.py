@@ -2,6 +2,7 @@
 
 from cpm.flows import recover_clean, recover_finish, recover_instance, recover_sources, recover_volume
 from cpm.flows.recover_base import KIND, SUBJECT
+from cpm.flows.s3 import restore, retrieve
 from cpm.jobs.kinds import StepKind, StepSpec
 from cpm.jobs.queue import JobSpec
 from cpm.lib.states import RecoveryType
@@ -22,5 +23,7 @@ KINDS: tuple[StepKind, ...] = (
     *recover_sources.KINDS,
     *recover_clean.KINDS,
     *recover_finish.KINDS,
+    *retrieve.KINDS,
+    *restore.KINDS,
 )
 QUEUES = {kind.name: kind.queue for kind in KINDS}

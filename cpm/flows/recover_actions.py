@@ -1,5 +1,6 @@
 """The AWS actions that recoveries call, each with its reason: the source of the IAM policy for recovery."""
 
+from cpm.aws.block_io_actions import WRITE_SNAPSHOTS
 from cpm.aws.iam_policy import IamAction, tag_only_on_create, tagged_as_ours
 
 GROUP = "recovery"
@@ -48,6 +49,7 @@ _OURS = {
 }
 _KMS = {
     "kms:Decrypt": "reads encrypted snapshots",
+    "kms:GenerateDataKey": "EBS encrypts blocks that are written into a snapshot",
     "kms:DescribeKey": "looks at the key of an encrypted snapshot",
     "kms:GenerateDataKeyWithoutPlaintext": "encrypts recovered volumes and copies",
     "kms:ReEncryptFrom": "changes the key of a copy",
@@ -57,12 +59,14 @@ IAM_ACTIONS: tuple[IamAction, ...] = (
     *(IamAction(action, GROUP, why) for action, why in _EVERYWHERE.items()),
     *(IamAction(action, GROUP, why, condition=tagged_as_ours()) for action, why in _OURS.items()),
     *(IamAction(action, GROUP, why, resource="arn:{partition}:kms:*:*:key/*") for action, why in _KMS.items()),
+    *WRITE_SNAPSHOTS,
     IamAction(
         "ec2:CreateTags",
         GROUP,
         "tags what a recovery makes as ours, and with the tags of the original",
         condition=tag_only_on_create(
-            "CopyImage", "CopySnapshot", "CreateNetworkInterface", "CreateVolume", "RegisterImage", "RunInstances"
+            "CopyImage", "CopySnapshot", "CreateNetworkInterface", "CreateVolume", "RegisterImage", "RunInstances",
+            "StartSnapshot",
         ),
     ),
     IamAction(

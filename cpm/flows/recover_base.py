@@ -97,7 +97,7 @@ def resolve(context: StepContext, ref: Mapping[str, str]) -> str:
 
 
 def server_id() -> uuid.UUID:
-    return ServerSettings.objects.get_or_create(pk=1)[0].server_id
+    return ServerSettings.current().server_id
 
 
 def marks(context: StepContext) -> dict[str, str]:

@@ -189,8 +189,7 @@ def image_stays(found: Found, step: Step) -> bool:
 
 
 def _copies(context: StepContext, found: Found, step: Step) -> None:
-    name = step.payload["name"]
-    if any(image_stays(found, one) and name in one.payload["uses"] for one in found.steps if one.kind == "recover.image"):
+    if _kept_by_image(found, step):
         return
     client = aws(context, place_of(step.payload))
     ids = _ids(context, client, step, lambda: recover_sources.find_snapshots(client, step.pk))
@@ -198,6 +197,26 @@ def _copies(context: StepContext, found: Found, step: Step) -> None:
     _delete_snapshots(client, ids)
     if ids:
         context.log(f"Deleted the temporary copy {', '.join(ids)}{' before it was complete' if pending else ''}.")
+
+
+def _written(context: StepContext, found: Found, step: Step) -> None:
+    """Snapshots that were written from S3, unfinished ones included: AWS forgets those when they are deleted."""
+    if _kept_by_image(found, step) or not (step.token or step.cursor):
+        return
+    client = aws(context, place_of(step.payload))
+    ids = {step.token} if step.token else set()
+    if step.state != StepState.SUCCEEDED:
+        until_listed(context, step)
+        ids |= set(recover_sources.find_snapshots(client, step.pk))
+    _delete_snapshots(client, sorted(ids))
+    if ids:
+        context.log(f"Deleted the temporary snapshot {', '.join(sorted(ids))}.")
+
+
+def _kept_by_image(found: Found, step: Step) -> bool:
+    """Whether an image that stays uses the snapshot of this step."""
+    images = [one for one in found.steps if one.kind == "recover.image" and image_stays(found, one)]
+    return any(step.payload["name"] in image.payload["uses"] for image in images)
 
 
 def _delete_snapshots(client: AwsClient, ids: list[str]) -> None:
@@ -228,6 +247,7 @@ ORDER: tuple[tuple[str, Callable[[StepContext, Found, Step], None]], ...] = (
     ("recover.image", _images),
     ("recover.copy_image", _images),
     ("recover.copy", _copies),
+    ("recover.s3_write", _written),
     ("recover.share", _shares),
 )
 KINDS = (StepKind("recover.clean", QUEUE, clean),)

@@ -4,9 +4,10 @@ from collections.abc import Sequence
 
 from cpm.flows import recover_outcome
 from cpm.flows.recover_base import QUEUE, SUBJECT, recovery_of
+from cpm.flows.s3 import restore_plan, restore_record
 from cpm.jobs.context import StepContext
 from cpm.jobs.kinds import Done, Outcome, StepKind, StepSpec
-from cpm.lib.states import RecoveryStatus, RunIf, StepState
+from cpm.lib.states import CopyStatus, RecoveryStatus, RunIf, StepState
 from cpm.models import LogLine, Policy, Recovery, Step
 
 
@@ -30,6 +31,7 @@ def finish(context: StepContext) -> Outcome:
         context.log(words, {"R": "Info", "A": "Warning"}.get(status, "Error"))
         ids = ",".join(f"{one} (original: {found.original})" for one in found.came)
         _settle(context, status, " ".join(filter(None, (words, left))), ids)
+        _settle_s3(context, found.steps)
 
     return Done(write=write)
 
@@ -57,12 +59,23 @@ def _settle(context: StepContext, status: RecoveryStatus, words: str, ids: str =
         Policy.objects.filter(pk=recovery.policy_id).update(**{field: context.now})
 
 
+def _settle_s3(context: StepContext, steps: Sequence[Step]) -> None:
+    """What became of the transfers from S3, if there were any."""
+    for what, kind in (("s3", restore_plan.WRITE), ("retrieve", restore_plan.RETRIEVE)):
+        of_kind = [step for step in steps if step.kind == kind]
+        if of_kind:
+            came = restore_record.outcome(of_kind, aborted=context.aborted)
+            Recovery.objects.filter(pk=context.subject_id).update(**{f"{what}_status": came})
+
+
 def plan_failed(context: StepContext, message: str) -> None:
     """Nothing could be planned, so nothing was made."""
+    Recovery.objects.filter(pk=context.subject_id, from_s3=True).update(s3_status=CopyStatus.FAILED)
     _settle(context, RecoveryStatus.FAILED, f"Nothing was recovered. {message}")
 
 
 def plan_cancelled(context: StepContext) -> None:
+    Recovery.objects.filter(pk=context.subject_id, from_s3=True).update(s3_status=CopyStatus.ABORTED)
     _settle(context, RecoveryStatus.FAILED, "Aborted before anything was made.")
     LogLine.objects.create(
         subject_type=SUBJECT, subject_id=context.subject_id, level="Warning", message="The recovery was aborted."

@@ -20,6 +20,7 @@ from cpm.flows.recover_base import QUEUE, Place, aws, recovery_of, refused, warn
 from cpm.flows.recover_finish import ends, plan_cancelled, plan_failed
 from cpm.flows.recover_instance_image import Image
 from cpm.flows.recover_instance_volumes import Volume
+from cpm.flows.s3 import restore_plan
 from cpm.jobs.context import StepContext
 from cpm.jobs.kinds import Done, Outcome, StepKind, StepSpec
 from cpm.models import Recovery, Snapshot
@@ -28,9 +29,9 @@ from cpm.models import Recovery, Snapshot
 class Plan:
     """What the steps of one instance recovery are made from."""
 
-    def __init__(self, context: StepContext) -> None:
+    def __init__(self, context: StepContext, recovery: Recovery) -> None:
         self.context = context
-        self.recovery: Recovery = recovery_of(context)
+        self.recovery = recovery
         if self.recovery.snapshot is None:
             raise refused("The snapshot record was deleted before the recovery began.")
         self.row: Snapshot = self.recovery.snapshot
@@ -40,12 +41,15 @@ class Plan:
         self.count: int = self.request["num_instances_to_recover"]
         self.moved = (self.row.account_id, self.row.region) != (self.target.account, self.target.region)
         rows = recover_instance_volumes.rows_of(self.row)
-        self.volumes, self.missing = recover_instance_volumes.chosen(context, self.row, self.request, rows)
+        self.volumes, self.missing = recover_instance_volumes.chosen(
+            context, self.row, self.request, rows, from_s3=self.recovery.from_s3
+        )
         preserve = self.request.get("preserve_tags", True)
         self.labels = tags.without_ours(self.details.get("tags", {})) if preserve else {}
         warn_of_backup_tag(context, self.labels, "The recovered instance")
         self.ready: dict[int, recover_sources.Ready] = {}
         self.sources: dict[int, recover_sources.Source] = {}
+        self.restored: dict[int, restore_plan.Restored] = {}
 
     @property
     def handling(self) -> str:
@@ -58,6 +62,11 @@ class Plan:
     def prepare(self, *, owned: bool) -> list[StepSpec]:
         """Find the snapshots and make them usable at the target."""
         rows = [volume.row for volume in self.volumes]
+        if self.recovery.from_s3:
+            self.restored = restore_plan.choose(self.context, self.recovery, rows, self.target)
+            self.sources = {pk: one.source for pk, one in self.restored.items()}
+            self.ready = {pk: one.ready for pk, one in self.restored.items()}
+            return [spec for ready in self.ready.values() for spec in ready.specs]
         self.sources = recover_sources.choose(
             self.context, rows, self.target, from_account=self.request.get("from_account")
         )
@@ -72,14 +81,19 @@ class Plan:
 
 def plan(context: StepContext) -> Outcome:
     """Look at what AWS has now, refuse what cannot work, and plan the steps. Nothing has been made so far."""
-    work = Plan(context)
+    recovery = recovery_of(context)
+    if recovery.from_s3 and (waiting := restore_plan.turn(context, recovery)):
+        return waiting
+    work = Plan(context, recovery)
     specs = _from_snapshots(work) if work.request["restore_from"] == "S" else _from_image(work)
 
     def write() -> None:
         if work.from_dr:
             Recovery.objects.filter(pk=work.recovery.pk).update(from_dr=True)
+        restore_plan.begun(recovery, work.restored)
 
     how = "its snapshots" if work.request["restore_from"] == "S" else "an image"
+    how += " and its copies in S3" if recovery.from_s3 else ""
     context.log(f"Recovering {work.row.source_id} from {how} to {work.target.region}.")
     return Done(then=[*specs, *ends(specs)], write=write)
 

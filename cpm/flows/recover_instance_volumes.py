@@ -12,6 +12,7 @@ from cpm.flows import polling, recover_sources, tags
 from cpm.flows.recover_base import QUEUE, Place, ec2, made, step_named, warn_of_backup_tag
 from cpm.flows.recover_sources import Ready
 from cpm.flows.recover_volume_attach import SWITCH_AND_DELETE
+from cpm.flows.s3 import restore_plan
 from cpm.jobs.context import StepContext
 from cpm.jobs.kinds import Done, Failed, Outcome, StepKind, StepSpec
 from cpm.lib.states import RunIf, SnapshotKind, StepState
@@ -49,7 +50,12 @@ def override_of(row: Snapshot, request: Mapping[str, Any]) -> Mapping[str, Any] 
 
 
 def chosen(
-    context: StepContext, row: Snapshot, request: Mapping[str, Any], rows: Sequence[Snapshot]
+    context: StepContext,
+    row: Snapshot,
+    request: Mapping[str, Any],
+    rows: Sequence[Snapshot],
+    *,
+    from_s3: bool = False,
 ) -> tuple[list[Volume], list[str]]:
     """The volumes to recover, root first, and what the backup lacks of them in words."""
     root, listed = row.details.get("aws_root_device"), request.get("instance_volumes")
@@ -59,8 +65,9 @@ def chosen(
         override = override_of(one, request)
         if listed and override is None and one.device != root:
             continue
-        if not recover_sources.candidates_of(one):
-            missing.append(f"The volume {one.source_id} ({one.device}) has no usable snapshot in this backup.")
+        if not (restore_plan.copies_of(one) if from_s3 else recover_sources.candidates_of(one)):
+            what = "copy in S3 of" if from_s3 else "snapshot in"
+            missing.append(f"The volume {one.source_id} ({one.device}) has no usable {what} this backup.")
             context.warn(missing[-1])
             continue
         volumes.append(shaped(one, override or {}, is_root=one.device == root))

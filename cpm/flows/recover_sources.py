@@ -160,7 +160,7 @@ def _with_key(context: StepContext, source: Source, target: Place) -> Source:
     key = source.described.get("KmsKeyId") or source.row.details.get("kms_key_id")
     if source.place == target or not key or not (source.described.get("Encrypted") or source.row.encrypted):
         return source
-    server = ServerSettings.objects.get_or_create(pk=1)[0]
+    server = ServerSettings.current()
     try:
         choice = dr_keys.choose(
             source_kms=aws(context, source.place, "kms"),

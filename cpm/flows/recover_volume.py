@@ -1,5 +1,7 @@
 """Recovery of a volume: plan -> [share] -> [copy] -> create -> [attach or switch] -> clean -> finish.
 
+From S3: plan -> [retrieve] -> write a temporary snapshot -> create, and so on.
+
 A device is switched only on a stopped instance, because the operating system may be using the old volume. The
 old volume is deleted only when the new one is attached in its place.
 """
@@ -25,6 +27,7 @@ from cpm.flows.recover_base import (
     warn_of_backup_tag,
 )
 from cpm.flows.recover_finish import ends, plan_cancelled, plan_failed
+from cpm.flows.s3 import restore_plan
 from cpm.jobs.context import StepContext
 from cpm.jobs.kinds import Done, Failed, Outcome, StepKind, StepSpec
 from cpm.models import Recovery, Snapshot
@@ -41,10 +44,19 @@ def plan(context: StepContext) -> Outcome:
     if row is None:
         raise refused("The snapshot record was deleted before the recovery began.")
     target = Place(request["target_account"], request["target_region"])
-    source = recover_sources.choose(context, [row], target)[row.pk]
+    if recovery.from_s3 and (waiting := restore_plan.turn(context, recovery)):
+        return waiting
     client = aws(context, target)
-    zone = _zone(client, row, request, target)
-    ready = recover_sources.prepare(context, source, target, owned=False)
+    restored: dict[int, restore_plan.Restored] = {}
+    if recovery.from_s3:
+        restored = restore_plan.choose(context, recovery, [row], target)
+        source, ready = restored[row.pk].source, restored[row.pk].ready
+        origin = f"its copy in S3 repository {restored[row.pk].copy.repository}"
+        zone = _zone(client, row, request, target)
+    else:
+        source = recover_sources.choose(context, [row], target)[row.pk]
+        zone = _zone(client, row, request, target)
+        ready, origin = recover_sources.prepare(context, source, target, owned=False), source.aws_id
     create = StepSpec(
         "recover.volume", _payload(context, recovery, row, source, target, zone, ready), key=RESULT, after=ready.after
     )
@@ -60,8 +72,8 @@ def plan(context: StepContext) -> Outcome:
             "volume": {"step": RESULT},
         }
         specs.append(StepSpec("recover.attach", payload, key="attach", after=(RESULT,)))
-    context.log(f"Recovering {row.source_id} from {source.aws_id} to zone {zone}.")
-    return Done(then=[*specs, *ends(specs)])
+    context.log(f"Recovering {row.source_id} from {origin} to zone {zone}.")
+    return Done(then=[*specs, *ends(specs)], write=lambda: restore_plan.begun(recovery, restored))
 
 
 def _payload(

@@ -1,4 +1,4 @@
-"""S3 repositories in the work of flows: opening one, taking stock of it, verifying it, deleting it with its data.
+"""S3 repositories in the work of flows: opening one, taking stock of it, deleting it with its data.
 
 Deletion empties the folder of every version of every object, in slices; what says whose folder it is goes last, so
 that whoever meets a half-deleted one knows.
@@ -8,56 +8,47 @@ import base64
 import json
 import time
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from django.utils import timezone
 
+from cpm.aws.errors import AwsError
 from cpm.aws.gateway import AwsClient, client
 from cpm.aws.s3_objects import S3Objects
+from cpm.flows import remains, repository_health, uses
 from cpm.flows.identities import decrypt_secret, identity_of
 from cpm.jobs.context import StepContext
 from cpm.jobs.kinds import Done, Failed, Outcome, StepKind, StepSpec, Wait
 from cpm.jobs.queue import JobSpec
-from cpm.lib.states import DeletionStatus, VerifyDepth, VerifyResult
-from cpm.models import S3Repository, ServerSettings
+from cpm.lib.states import DeletionStatus
+from cpm.models import S3Copy, S3Repository, ServerSettings
 from cpm.repository import manifest
 from cpm.repository.errors import Damaged, ForeignRepository, ObjectMissing
 from cpm.repository.keys import RawKey
-from cpm.repository.repository import CONFIG, OWNER, Repository, open_repository
-from cpm.repository.store import Retrying, Store
+from cpm.repository.repository import CONFIG, OWNER, Repository, Settings, open_repository
+from cpm.repository.store import Store
 from cpm.repository.store_direct import DirectObjects
 from cpm.repository.store_s3 import S3Store
-from cpm.repository.verify import Depth, Report
-from cpm.repository.verify import verify as verify_repository
 
 KIND = SUBJECT = "repository"
-DELETE, VERIFY = "repository.delete", "repository.verify"
+DELETE = "repository.delete"
 QUEUE = "s3"
 SLICE_SECONDS = 60.0
 PAGE = 1000
-FINDINGS_KEPT = 20
-"""How many findings of a verification its row keeps in words."""
-
-Progress = Callable[[int, int], None]
+LOOKED_AT = 10
+"""Of how many refused objects of a page the lock is looked up."""
 
 
 def delete_job(row: S3Repository) -> JobSpec:
     return JobSpec(KIND, SUBJECT, row.pk, [StepSpec(DELETE)], user_id=row.user_id)
 
 
-def verify_job(row: S3Repository, depth: VerifyDepth) -> JobSpec:
-    return JobSpec(KIND, SUBJECT, row.pk, [StepSpec(VERIFY, {"depth": depth.value})], user_id=row.user_id)
-
-
-def server_id() -> uuid.UUID:
-    return ServerSettings.objects.get_or_create(pk=1)[0].server_id
-
-
 def store_of(row: S3Repository, *, session: str = "cpm-repository") -> Store:
     """The folder of a repository, as its account sees it. Raises what `identity_of` raises, and `AwsError`."""
     objects = S3Objects(identity_of(row.account, session=session), row.aws_region, row.aws_bucket_name)
-    return Retrying(S3Store(DirectObjects(objects, versioned=row.versioned), row.prefix))
+    return S3Store(DirectObjects(objects, versioned=row.versioned), row.prefix)
 
 
 def key_of(row: S3Repository) -> RawKey:
@@ -65,10 +56,27 @@ def key_of(row: S3Repository) -> RawKey:
     return RawKey(base64.b64decode(decrypt_secret(row.secret)))
 
 
-def opened(row: S3Repository, *, session: str = "cpm-repository") -> Repository:
-    """Raises `RepositoryError`, `AwsError`, and what `store_of` raises; `ForeignRepository` when it is another
-    server's."""
-    return open_repository(store_of(row, session=session), key_of(row), owner=server_id())
+def opened(
+    row: S3Repository, *, session: str = "cpm-repository", storage_class: str = "", archive_class: str = ""
+) -> Repository:
+    """The repository, which puts new objects as its row says, in that storage class.
+
+    Raises `RepositoryError`, `AwsError`, and what `store_of` raises; `ForeignRepository` when it is another server's.
+    """
+    settings = Settings(
+        storage_class=storage_class or None,
+        archive_class=archive_class or None,
+        encryption=row.encryption or None,
+        kms_key=row.kms_key or None,
+        lock_mode=row.lock_mode or None,
+        retention=timedelta(days=row.lock_days) if row.lock_mode else None,
+    )
+    return open_repository(
+        store_of(row, session=session),
+        key_of(row),
+        owner=ServerSettings.current().server_id,
+        settings=settings,
+    )
 
 
 def owner_of(store: Store) -> uuid.UUID | None:
@@ -91,63 +99,7 @@ def take_stock(row: S3Repository, repository: Repository) -> None:
     )
 
 
-def check(
-    row: S3Repository,
-    depth: VerifyDepth,
-    *,
-    session: str = "cpm-repository",
-    on_progress: Progress | None = None,
-) -> Report:
-    """Verify a repository; the result stays on its row, also when it could not be read. Raises what `opened` does."""
-    try:
-        repository = opened(row, session=session)
-        report = verify_repository(
-            repository, Depth(depth.value), on_progress=on_progress or (lambda done, total: None)
-        )
-        take_stock(row, repository)
-    except Exception as error:
-        _remember(row, depth, VerifyResult.FAILED, str(error))
-        raise
-    result = VerifyResult.DAMAGED if report.damage else VerifyResult.SOUND
-    _remember(row, depth, result, summary(report))
-    return report
-
-
-def summary(report: Report) -> str:
-    """A report in words: how many copies are sound, then what is damaged."""
-    lines = [f"{len(report.sound)} copies are sound, {len(report.affected)} are not."]
-    lines += [f"{finding.key}: {finding.reason}" for finding in report.damage[:FINDINGS_KEPT]]
-    if len(report.damage) > FINDINGS_KEPT:
-        lines.append(f"And {len(report.damage) - FINDINGS_KEPT} more.")
-    return "\n".join(lines)
-
-
-def _remember(row: S3Repository, depth: VerifyDepth, result: VerifyResult, details: str) -> None:
-    S3Repository.objects.filter(pk=row.pk).update(
-        last_verified_at=timezone.now(),
-        last_verify_depth=depth,
-        last_verify_result=result,
-        last_verify_details=details,
-    )
-
-
 # -- steps ------------------------------------------------------------------------------------------------
-
-
-def verify(context: StepContext) -> Outcome:
-    row = _row(context)
-    if row is None or row.deletion_status == DeletionStatus.IN_PROGRESS:
-        return Done("The repository is being deleted.")
-
-    def tell(done: int, total: int) -> None:
-        context.progress(100 * done // max(total, 1), f"{done} of {total} objects read.")
-
-    report = check(row, VerifyDepth(context.payload["depth"]), session=_session(context), on_progress=tell)
-    words = summary(report)
-    if report.damage:
-        return Failed(f"Repository {row.name} is damaged. {words}")
-    context.log(f"Repository {row.name} was verified. {words}")
-    return Done(words)
 
 
 def delete(context: StepContext) -> Outcome:
@@ -155,8 +107,10 @@ def delete(context: StepContext) -> Outcome:
     row = _row(context)
     if row is None:
         return Done("The repository is gone.")
+    if context.cursor is None and _read(row):
+        return Wait(30.0, message="A recovery or an explore session is reading copies in this repository.")
     owner = owner_of(store_of(row, session=_session(context)))
-    if owner not in (None, server_id()):
+    if owner not in (None, ServerSettings.current().server_id):
         raise ForeignRepository(
             f"{row.prefix} of {row.aws_bucket_name} belongs to server {owner} now, so nothing in it was deleted. "
             "Delete the repository by force to forget it here."
@@ -171,10 +125,10 @@ def delete(context: StepContext) -> Outcome:
         _delete_page(s3, row, page, state)
         if not page.get("IsTruncated"):
             if state["refused"]:
-                return Failed(f"{state['refused']} objects could not be deleted. S3 said: {state['why']}")
+                return Failed(_refusal(state))
             if state["last"] and not _page(s3, row, _fresh(0)).get("Versions"):
                 context.log(f"Repository {row.name} and its {state['deleted']} objects are deleted.")
-                return Done(write=lambda: _forget(row.pk))
+                return Done(write=lambda: _forget(row, context.now))
             # What identifies the folder comes last; after that, whatever was written meanwhile.
             state = {**_fresh(state["deleted"]), "last": not state["last"]}
         context.save_cursor(state)
@@ -183,7 +137,25 @@ def delete(context: StepContext) -> Outcome:
 
 
 def _fresh(deleted: int) -> dict[str, Any]:
-    return {"last": False, "deleted": deleted, "refused": 0, "why": "", "key": "", "version": ""}
+    return {
+        "last": False,
+        "deleted": deleted,
+        "refused": 0,
+        "why": "",
+        "locked": "",
+        "key": "",
+        "version": "",
+    }
+
+
+def _refusal(state: dict[str, Any]) -> str:
+    if state["locked"]:
+        until = datetime.fromisoformat(state["locked"])
+        return (
+            f"{state['refused']} objects could not be deleted: they are locked, some until {until:%Y-%m-%d %H:%M} UTC. "
+            "Delete the repository again after that."
+        )
+    return f"{state['refused']} objects could not be deleted. S3 said: {state['why']}"
 
 
 def _page(s3: AwsClient, row: S3Repository, state: dict[str, Any]) -> dict[str, Any]:
@@ -212,7 +184,23 @@ def _delete_page(s3: AwsClient, row: S3Repository, page: dict[str, Any], state: 
         if refused:
             first = refused[0]
             state["why"] = f"{first.get('Key')}: {first.get('Code')} {first.get('Message', '')}".strip()
+            ends = [_locked_until(s3, row, one) for one in refused[:LOOKED_AT]]
+            state["locked"] = max(state["locked"], *ends)
     state["key"], state["version"] = page.get("NextKeyMarker", ""), page.get("NextVersionIdMarker", "")
+
+
+def _locked_until(s3: AwsClient, row: S3Repository, one: dict[str, Any]) -> str:
+    """When the lock of a version ends; empty where none is known."""
+    where = {"Bucket": row.aws_bucket_name, "Key": one.get("Key", "")}
+    if one.get("VersionId"):
+        where["VersionId"] = one["VersionId"]
+    try:
+        until = s3.call("HeadObject", **where).get("ObjectLockRetainUntilDate")
+    except AwsError as error:
+        if error.transient:
+            raise
+        return ""
+    return until.astimezone(UTC).isoformat() if until and until > timezone.now() else ""
 
 
 def _identifies(key: str) -> bool:
@@ -226,9 +214,9 @@ def _deletion_failed(context: StepContext, message: str) -> None:
         return
     if row.deletion_forced:
         context.warn(
-            f"Repository {row.name} is forgotten; data may remain in {row.aws_bucket_name}/{row.prefix}."
+            f"Repository {row.name} is forgotten; data may remain in {row.aws_bucket_name}/{row.prefix}. {message}"
         )
-        row.delete()
+        _forget(row, context.now)
         return
     row.deletion_status, row.deletion_error = DeletionStatus.FAILED, message
     row.save(update_fields=["deletion_status", "deletion_error"])
@@ -242,12 +230,21 @@ def _deletion_cancelled(context: StepContext) -> None:
     )
 
 
-def _forget(pk: int) -> None:
-    S3Repository.objects.filter(pk=pk).delete()
+def _read(row: S3Repository) -> bool:
+    """Whether copies in the repository are being read now."""
+    living = S3Copy.objects.filter(repository=row, status__in=remains.LIVING)
+    return bool(uses.read(set(living.values_list("backup_id", flat=True))))
+
+
+def _forget(row: S3Repository, now: datetime) -> None:
+    """The record goes, and with it what is known of its copies."""
+    remains.forget(row, now=now)
+    row.delete()
+    repository_health.refresh_alert(row.user, now=now)
 
 
 def _row(context: StepContext) -> S3Repository | None:
-    return S3Repository.objects.select_related("account").filter(pk=context.subject_id).first()
+    return S3Repository.objects.select_related("account", "user").filter(pk=context.subject_id).first()
 
 
 def _session(context: StepContext) -> str:
@@ -256,5 +253,4 @@ def _session(context: StepContext) -> str:
 
 KINDS = (
     StepKind(DELETE, QUEUE, delete, failed=_deletion_failed, cancelled=_deletion_cancelled),
-    StepKind(VERIFY, QUEUE, verify),
 )

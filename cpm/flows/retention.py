@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 
 from django.db.models import Q, QuerySet
 
-from cpm.flows import alerting, audit_retention, deletion, notify
+from cpm.flows import alerting, audit_retention, deletion, notify, remains, uses
 from cpm.flows.backup_rules import good_enough
 from cpm.flows.retention_rules import Candidate, judge
 from cpm.jobs import queue
@@ -19,13 +19,12 @@ from cpm.lib.states import (
     BACKUP_RUNNING,
     BACKUP_WITH_SNAPSHOTS,
     DrStatus,
-    RecoveryStatus,
     RunIf,
     Severity,
     SnapshotStatus,
     StepState,
 )
-from cpm.models import Backup, Job, LogLine, Policy, ServerSettings, Snapshot, Step
+from cpm.models import Backup, Job, LogLine, Policy, S3Copy, ServerSettings, Snapshot, Step
 
 KIND = "cleanup"
 SUBJECT = "cleanup"
@@ -62,24 +61,23 @@ def plan(context: StepContext) -> Outcome:
 
 
 def candidates(policy: Policy) -> list[Candidate]:
-    """The backups of a policy as retention sees them: all that hold snapshots or ran, but the frozen."""
-    rows = (
+    """The backups of a policy as retention sees them: all that hold native snapshots or ran, but the frozen. Those that
+    were moved to S3 have a retention of their own (`cpm.flows.s3.retention_rules`)."""
+    rows = list(
         Backup.objects.filter(policy=policy, is_freezer_item=False, marked_for_deletion=False)
+        .exclude(status__in=remains.MOVED)
         .only("id", "start_time", "status", "dr_status")
         .order_by("start_time")
     )
-    recovering = set(
-        Backup.objects.filter(policy=policy, recoveries__status=RecoveryStatus.IN_PROGRESS).values_list(
-            "pk", flat=True
-        )
-    )
+    ids = [row.pk for row in rows]
+    used = uses.read(ids) | uses.copied(ids)
     return [
         Candidate(
             id=row.pk,
             start=row.start_time,
             clean=good_enough(row.status, policy) and row.dr_status in DR_CLEAN,
             live=row.status in BACKUP_WITH_SNAPSHOTS,
-            held=row.status in BACKUP_RUNNING or row.dr_status in DR_OPEN or row.pk in recovering,
+            held=row.status in BACKUP_RUNNING or row.dr_status in DR_OPEN or row.pk in used,
         )
         for row in rows
     ]
@@ -118,6 +116,8 @@ def _judge(context: StepContext, policy: Policy) -> None:
 def _undeleted(policy_id: int | None) -> Iterable[Backup]:
     """Marked backups that nobody is deleting: new ones, and those whose deletion failed last time."""
     marked = Backup.objects.filter(marked_for_deletion=True, deleted_at=None, is_freezer_item=False)
+    # What is left of these is in S3, whose cleanup deletes it.
+    marked = marked.exclude(status__in=remains.MOVED)
     if policy_id is not None:
         marked = marked.filter(policy_id=policy_id)
     return marked.exclude(pk__in=_being_deleted()).order_by("start_time", "pk")
@@ -133,7 +133,7 @@ def _being_deleted() -> list[int]:
 def _unneeded_initial_amis() -> QuerySet[Snapshot]:
     """Initial AMIs of deleted backups that no live backup's instance starts from any more."""
     return (
-        Snapshot.objects.filter(kind__in=deletion.INITIAL, backup__deleted_at__isnull=False)
+        Snapshot.objects.filter(kind__in=remains.INITIAL, backup__deleted_at__isnull=False)
         .exclude(Q(status=SnapshotStatus.DELETED) | Q(pk__in=deletion.needed_initial_amis()) | Q(aws_id=""))
         .select_related("backup")
     )
@@ -141,12 +141,13 @@ def _unneeded_initial_amis() -> QuerySet[Snapshot]:
 
 def purge(context: StepContext) -> Outcome:
     """Drop records, logs and jobs that are older than the settings keep them. Nothing in AWS is touched."""
-    server = ServerSettings.objects.get_or_create(pk=1)[0]
+    server = ServerSettings.current()
     before = context.now - timedelta(days=server.keep_deleted_backup_records)
     with context.fenced():
         live = Snapshot.objects.exclude(status=SnapshotStatus.DELETED).exclude(aws_id="")
+        copied = S3Copy.objects.filter(status__in=remains.LIVING)
         gone = Backup.objects.filter(deleted_at__lt=before, is_freezer_item=False).exclude(
-            pk__in=live.values("backup_id")
+            Q(pk__in=live.values("backup_id")) | Q(pk__in=copied.values("backup_id"))
         )
         ids = list(gone.values_list("pk", flat=True)[:PURGE_BATCH])
         Backup.objects.filter(pk__in=ids).delete()

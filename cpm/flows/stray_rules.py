@@ -82,6 +82,7 @@ SNAPSHOTS: Mapping[str, Looks] = {
     "backup.start_unless_vss": _of_planned_volume,
     "dr.copy_snapshot": _text(r"CPM DR copy of snap-\w+ \(.*\)"),
     "recover.copy": _text(r"CPM recovery \d+: temporary copy of snap-\w+"),
+    "recover.s3_write": _text(r"CPM recovery \d+: \S+ from S3"),
     "server.store": _text(r"The database of a CPM server \(cpmdata\)"),
 }
 IMAGES: Mapping[str, Looks] = {

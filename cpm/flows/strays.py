@@ -70,7 +70,7 @@ def remove(context: StepContext) -> Outcome:
 
 def listed(ec2: AwsClient, account: Account) -> Iterator[Thing]:
     """All images and snapshots of the region that steps of this server have made. Raises AwsError."""
-    server = str(ServerSettings.objects.get_or_create(pk=1)[0].server_id)
+    server = str(ServerSettings.current().server_id)
     filters = [{"Name": f"tag:{tags.SERVER}", "Values": [server]}, {"Name": "tag-key", "Values": [tags.STEP]}]
     for one in ec2.paginate("DescribeImages", "Images", Owners=["self"], Filters=filters):
         labels = tags.as_dict(one.get("Tags"))

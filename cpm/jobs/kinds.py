@@ -17,7 +17,11 @@ Write: TypeAlias = Callable[[], None]
 
 @dataclass(frozen=True, slots=True)
 class StepSpec:
-    """A step to be made. `after` names the keys of steps in the same list, or the ids of steps of the job."""
+    """A step to be made. `after` names the keys of steps in the same list, or the ids of steps of the job.
+
+    `place` (`cpm.lib.places.at`) is where a step of queue "s3" would best run: it goes to a worker of that account and
+    region while one lives, else to any.
+    """
 
     kind: str
     payload: Mapping[str, Any] = field(default_factory=dict)
@@ -25,6 +29,7 @@ class StepSpec:
     after: tuple[str | int, ...] = ()
     run_if: RunIf = RunIf.SUCCESS
     not_before: datetime | None = None
+    place: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -74,16 +74,18 @@ RETURNING s.id, s.lease_epoch, s.job_id, s.kind, s.queue, s.payload, s.token, s.
     s.attempts, s.run_if, s.poll_group, j.kind, j.subject_type, j.subject_id, j.user_id, j.abort_requested_at IS NOT NULL,
     coalesce(j.deadline < now(), false), s.started_at, now()
 """
-_ONE = _CLAIM.format(where="id = %(id)s AND (state = 'ready' OR (state = 'waiting' AND poll_group = ''))")
+_ONE = _CLAIM.format(
+    where="id = %(id)s AND queue = %(queue)s AND (state = 'ready' OR (state = 'waiting' AND poll_group = ''))"
+)
 _READY = _CLAIM.format(
     where="queue = %(queue)s AND state IN ('ready', 'waiting') AND (state = 'ready' OR poll_group = '')"
 )
 _GROUP = _CLAIM.format(where="state = 'waiting' AND poll_group = %(group)s")
 
 
-def claim_one(step_id: int, owner: str) -> list[Lease]:
-    """The lease of this step if it is due and free; a step that waits in a group is left to its group."""
-    return _claim(_ONE, owner, 1, id=step_id)
+def claim_one(step_id: int, queue: str, owner: str) -> list[Lease]:
+    """The lease of this step of the queue if it is due and free; a step that waits in a group is left to its group."""
+    return _claim(_ONE, owner, 1, id=step_id, queue=queue)
 
 
 def claim_ready(queue: str, owner: str, limit: int) -> list[Lease]:

@@ -17,7 +17,9 @@ from django.db import connection, transaction
 from django.utils import timezone
 from django.utils.module_loading import import_string
 
+from cpm.jobs import fleet
 from cpm.jobs.kinds import Engine, StepSpec
+from cpm.lib import places
 from cpm.lib.states import JobState, StepState
 from cpm.models import Job, Step, bulk
 from cpm.models.base import new_ids
@@ -180,6 +182,7 @@ def _rows(
     by_key = {spec.key: step_id for spec, step_id in numbered if spec.key}
     over = set(finished)
     now = timezone.now()
+    served = fleet.served_at_places() if any(spec.place for spec in specs) else set()
     offered = now + timedelta(seconds=settings.CPM_OFFER_SECONDS)
     rows = []
     for spec, step_id in numbered:
@@ -189,7 +192,8 @@ def _rows(
                 id=step_id,
                 job_id=job_id,
                 kind=spec.kind,
-                queue=queues[spec.kind],
+                queue=places.route(queues[spec.kind], spec.place, served),
+                place=spec.place if queues[spec.kind] in places.QUEUES else "",
                 payload=dict(spec.payload),
                 after=after,
                 pending_after=sum(1 for ref in after if ref not in over),

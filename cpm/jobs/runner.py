@@ -39,18 +39,14 @@ def owner_name() -> str:
     return f"{socket.gethostname()}:{os.getpid()}"
 
 
-def run_message(step_id: int, *, engine: Engine, budget: float = DRAIN_SECONDS) -> int:
-    """Run the step of a message, then further due steps of its queue; returns how many ran.
+def run_message(step_id: int, *, engine: Engine, queue_name: str, budget: float = DRAIN_SECONDS) -> int:
+    """Run the step of a message, then further due steps of the queue that it came by; returns how many ran.
 
-    Stops after about `budget` seconds; if more is due then, another message is sent for it.
+    A step that has moved to another queue since then is left to the workers of that one. Stops after about `budget`
+    seconds; if more is due then, another message is sent for it.
     """
     leases.keeper.start()
-    owner = owner_name()
-    claimed = leases.claim_one(step_id, owner)
-    known = [lease.queue for lease in claimed] or Step.objects.filter(pk=step_id).values_list("queue", flat=True)
-    queue_name = next(iter(known), None)
-    if queue_name is None:
-        return 0
+    claimed = leases.claim_one(step_id, queue_name, owner_name())
     return run_leases(claimed, engine=engine) + drain(queue_name, engine=engine, budget=budget)
 
 
@@ -227,7 +223,8 @@ def _write(context: StepContext, outcome: Outcome, kind: StepKind | None, engine
                     outcome.write()
                 leases.guarded(
                     context.lease,
-                    "state = %s, not_before = %s, poll_group = %s, failures = %s,"
+                    # What a step has waited for says nothing of dead workers: only crashes in a row are counted.
+                    "state = %s, not_before = %s, poll_group = %s, failures = %s, attempts = %s,"
                     " progress = coalesce(%s, progress), message = %s, lease_owner = '', lease_until = NULL,"
                     " offered_until = now()",
                     [
@@ -235,6 +232,7 @@ def _write(context: StepContext, outcome: Outcome, kind: StepKind | None, engine
                         # Counted from the claim: steps polled together stay together however long writing takes.
                         context.now + timedelta(seconds=outcome.seconds),
                         outcome.group,
+                        context.lease.failures,
                         context.lease.failures,
                         outcome.progress,
                         outcome.message,

@@ -144,6 +144,13 @@ class KeyDetection(LabelledEnum):
     DEFAULT_KEY_ALERT = "A", "Use Default Key & Alert"
 
 
+class CleanupType(LabelledEnum):
+    """Which cleanup is started on demand; both run by themselves."""
+
+    SNAPSHOTS = "snapshots", "Snapshots and AMIs"
+    S3 = "s3", "S3 Repositories"
+
+
 class LogMode(LabelledEnum):
     STANDARD = "STANDARD", "Standard"
     DEBUG = "DEBUG", "Diagnostics"
@@ -178,6 +185,81 @@ class DeletionStatus(LabelledEnum):
     IN_PROGRESS = "I", "In Progress"
     FAILED = "F", "Failed"
     SUCCEEDED = "S", "Succeeded"
+
+
+class Tier(LabelledEnum):
+    """Where the data of a copy lies."""
+
+    S3 = "S", "S3"
+    ARCHIVE = "A", "Archived"
+
+
+class RetrievalStatus(LabelledEnum):
+    """How far an archived copy is on its way back; empty where nobody has asked for it."""
+
+    NONE = "", "N/A"
+    IN_PROGRESS = "in_progress", "In Progress"
+    AVAILABLE = "available", "Available"
+    EXPIRED = "expired", "Expired"
+
+
+class RetrievalTier(LabelledEnum):
+    EXPEDITED = "E", "Expedited"
+    STANDARD = "S", "Standard"
+    BULK = "B", "Bulk"
+
+
+class StorageClass(LabelledEnum):
+    STANDARD = "STANDARD", "Standard"
+    STANDARD_IA = "STANDARD_IA", "Infrequent Access"
+    INTELLIGENT_TIERING = "INTELLIGENT_TIERING", "Intelligent Tiering"
+
+
+class ArchiveClass(LabelledEnum):
+    GLACIER = "GLACIER", "Glacier"
+    DEEP_ARCHIVE = "DEEP_ARCHIVE", "Deep Archive"
+
+
+class RetentionUnit(LabelledEnum):
+    DAYS = "D", "Days"
+    WEEKS = "W", "Weeks"
+    MONTHS = "O", "Months"
+    YEARS = "Y", "Years"
+
+
+class Encryption(LabelledEnum):
+    """How S3 encrypts what a repository puts; CPM's own encryption lies under it in any case."""
+
+    BUCKET = "", "As the bucket says"
+    S3 = "AES256", "Keys of S3"
+    KMS = "aws:kms", "A KMS key"
+
+
+class LockMode(LabelledEnum):
+    NONE = "", "Not locked"
+    GOVERNANCE = "GOVERNANCE", "Governance"
+    COMPLIANCE = "COMPLIANCE", "Compliance"
+
+
+class ExploreType(LabelledEnum):
+    INSTANCE_VOLUMES = "I", "Instance Volumes"
+    INDEPENDENT_VOLUMES = "V", "Independent Volumes"
+    RDS = "D", "RDS"
+    REDSHIFT_CLUSTER = "R", "Redshift Cluster"
+
+
+class ExploreStatus(LabelledEnum):
+    UNDEFINED = "U", "Undefined"
+    OPEN = "N", "Open session is running"
+    EXPIRING = "P", "Session expiration is in progress"
+    ENDED = "S", "Session ended successfully"
+    FAILED = "F", "Session failure"
+
+
+class WorkerTestStatus(LabelledEnum):
+    IN_PROGRESS = "I", "In Progress"
+    SUCCEEDED = "S", "Success"
+    FAILED = "F", "Failed"
 
 
 class VerifyDepth(LabelledEnum):

@@ -49,12 +49,15 @@ class Step(CpmModel):
 
     State changes are single UPDATEs filtered on `lease_epoch` (`cpm.jobs.leases`); nobody reads, edits and
     saves a row. `pending_after` counts the unfinished steps named in `after`; at zero the step may run.
-    `intent_at` is set before a call that creates something, `token` after it.
+    `attempts` are failures and, beside them, claims since a turn last ended in order: what is more died.
+    `intent_at` is set before a call that creates something, `token` after it. `place` is where the step would best run
+    (`cpm.lib.places`); `queue` says where it runs as things are.
     """
 
     job = models.ForeignKey(Job, on_delete=models.CASCADE, related_name="steps")
     kind = models.CharField(max_length=48)
-    queue = models.CharField(max_length=16)
+    queue = models.CharField(max_length=64)
+    place = models.CharField(max_length=48, blank=True)
     payload = models.JSONField(default=dict)
     state = models.CharField(max_length=12, choices=_choices(StepState), default=StepState.READY)
     after = ArrayField(models.BigIntegerField(), default=list)
@@ -86,6 +89,11 @@ class Step(CpmModel):
             ),
             models.Index(name="step_blocked", fields=["job"], condition=models.Q(pending_after__gt=0)),
             models.Index(name="step_leased", fields=["lease_until"], condition=models.Q(state="running")),
+            models.Index(
+                name="step_placed",
+                fields=["place"],
+                condition=~models.Q(place="") & models.Q(state__in=["ready", "waiting"]),
+            ),
             models.Index(
                 name="step_poll_group",
                 fields=["poll_group", "not_before"],

@@ -3,16 +3,20 @@
 from django.contrib.postgres.fields import ArrayField
 from django.db import models
 
-from cpm.lib.states import AutoRemove, ConsideredSuccessful
+from cpm.lib.states import ArchiveClass, AutoRemove, ConsideredSuccessful, RetentionUnit, StorageClass
 from cpm.models.account import Account
 from cpm.models.base import CpmModel
+from cpm.models.job import Job
 from cpm.models.repository import S3Repository
 from cpm.models.schedule import Schedule
 from cpm.models.user import User
 
 
 class Policy(CpmModel):
-    """A bundle of targets, schedules, retention, script, retry and DR rules for one account."""
+    """A bundle of targets, schedules, and rules for retention, scripts, retries, DR and copies in S3, for one account.
+
+    `s3_job` is the last operation in S3 that took the policy for itself; while it is open no other may (`cpm.flows.s3`).
+    """
 
     user = models.ForeignKey(User, on_delete=models.CASCADE, related_name="policies")
     account = models.ForeignKey(Account, on_delete=models.PROTECT, related_name="policies")
@@ -50,6 +54,32 @@ class Policy(CpmModel):
     s3_repository = models.ForeignKey(
         S3Repository, null=True, blank=True, on_delete=models.PROTECT, related_name="policies"
     )
+    s3_enabled = models.BooleanField(default=False)
+    s3_copy_interval = models.PositiveIntegerField(default=1)
+    s3_delete_originals = models.BooleanField(default=False)
+    s3_storage_class = models.CharField(
+        max_length=20, choices=StorageClass.choices(), default=StorageClass.STANDARD
+    )
+    s3_keep_by_generations = models.BooleanField(default=True)
+    s3_generations = models.PositiveIntegerField(default=30)
+    s3_keep_by_time = models.BooleanField(default=False)
+    s3_keep_time = models.PositiveIntegerField(default=1)
+    s3_keep_time_unit = models.CharField(
+        max_length=1, choices=RetentionUnit.choices(), default=RetentionUnit.YEARS
+    )
+    archive_enabled = models.BooleanField(default=False)
+    archive_storage_class = models.CharField(
+        max_length=20, choices=ArchiveClass.choices(), default=ArchiveClass.GLACIER
+    )
+    archive_every = models.PositiveIntegerField(default=1)
+    archive_every_unit = models.CharField(
+        max_length=1, choices=RetentionUnit.choices(), default=RetentionUnit.MONTHS
+    )
+    archive_keep = models.PositiveIntegerField(default=7)
+    archive_keep_unit = models.CharField(
+        max_length=1, choices=RetentionUnit.choices(), default=RetentionUnit.YEARS
+    )
+    s3_job = models.ForeignKey(Job, null=True, blank=True, on_delete=models.SET_NULL, related_name="+")
 
     backups_started = models.PositiveIntegerField(default=0)
     consecutive_failures = models.PositiveIntegerField(default=0)

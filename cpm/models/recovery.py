@@ -1,8 +1,9 @@
 """Recovery records."""
 
+from django.contrib.postgres.fields import ArrayField
 from django.db import models
 
-from cpm.lib.states import RecoveryStatus, RecoveryType
+from cpm.lib.states import CopyStatus, RecoveryStatus, RecoveryType
 from cpm.models.account import Account
 from cpm.models.backup import Backup
 from cpm.models.base import CpmModel
@@ -12,7 +13,11 @@ from cpm.models.user import User
 
 
 class Recovery(CpmModel):
-    """One request to bring a resource back. `request` is the validated body without its credentials."""
+    """One request to bring a resource back. `request` is the validated body without its credentials.
+
+    With `from_s3` the volumes come from copies; `s3_progress` has the percentage of each of them, and `retrieve_progress`
+    that of each copy that lies in an archive.
+    """
 
     user = models.ForeignKey(User, on_delete=models.CASCADE, related_name="recoveries")
     account = models.ForeignKey(Account, null=True, on_delete=models.SET_NULL, related_name="recoveries")
@@ -21,6 +26,13 @@ class Recovery(CpmModel):
     snapshot = models.ForeignKey(Snapshot, null=True, on_delete=models.SET_NULL, related_name="recoveries")
     recovery_type = models.CharField(max_length=1, choices=RecoveryType.choices())
     from_dr = models.BooleanField(default=False)
+    from_s3 = models.BooleanField(default=False)
+    s3_status = models.CharField(max_length=1, choices=CopyStatus.choices(), default=CopyStatus.NOT_STARTED)
+    s3_progress = ArrayField(models.PositiveSmallIntegerField(), default=list, blank=True)
+    retrieve_status = models.CharField(
+        max_length=1, choices=CopyStatus.choices(), default=CopyStatus.NOT_STARTED
+    )
+    retrieve_progress = ArrayField(models.PositiveSmallIntegerField(), default=list, blank=True)
     status = models.CharField(
         max_length=1, choices=RecoveryStatus.choices(), default=RecoveryStatus.IN_PROGRESS
     )

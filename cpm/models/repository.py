@@ -2,7 +2,7 @@
 
 from django.db import models
 
-from cpm.lib.states import DeletionStatus, VerifyDepth, VerifyResult
+from cpm.lib.states import DeletionStatus, Encryption, LockMode, VerifyDepth, VerifyResult
 from cpm.models.account import Account
 from cpm.models.base import CpmModel
 from cpm.models.user import User
@@ -11,7 +11,9 @@ from cpm.models.user import User
 class S3Repository(CpmModel):
     """One repository. `secret` is a token of `cpm.lib.secrets` with the raw key of one of its key slots.
 
-    `prefix` is the folder and ends in a slash; `versioned` says that the bucket keeps versions. The figures of its use are those of `usage_updated_at`.
+    `prefix` is the folder and ends in a slash; `versioned` says that the bucket keeps versions. New objects are put with
+    `encryption`, `kms_key` and, with a `lock_mode`, locked for `lock_days`. Every `verify_every_days` (0: never) it is
+    verified to `verify_depth`. The figures of its use are those of `usage_updated_at`.
     """
 
     user = models.ForeignKey(User, on_delete=models.CASCADE, related_name="s3_repositories")
@@ -23,6 +25,18 @@ class S3Repository(CpmModel):
     prefix = models.CharField(max_length=160)
     versioned = models.BooleanField(default=False)
     secret = models.TextField()
+    encryption = models.CharField(
+        max_length=8, choices=Encryption.choices(), default=Encryption.BUCKET, blank=True
+    )
+    kms_key = models.CharField(max_length=2048, blank=True)
+    lock_mode = models.CharField(
+        max_length=10, choices=LockMode.choices(), default=LockMode.NONE, blank=True
+    )
+    lock_days = models.PositiveIntegerField(default=0)
+    verify_every_days = models.PositiveIntegerField(default=7)
+    verify_depth = models.CharField(
+        max_length=6, choices=VerifyDepth.choices(), default=VerifyDepth.SAMPLE
+    )
     deletion_status = models.CharField(
         max_length=1, choices=DeletionStatus.choices(), default=DeletionStatus.NONE
     )

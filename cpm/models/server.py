@@ -1,21 +1,39 @@
 """Settings of this server: one row of each kind, made on first use. Secrets are tokens of `cpm.lib.secrets`."""
 
 import uuid
+from typing import Self
 
 from django.db import models
 
-from cpm.lib.states import Authentication, KeyDetection, LogMode
+from cpm.lib.states import Authentication, CleanupType, KeyDetection, LogMode
 from cpm.models.account import Account
 from cpm.models.base import CpmModel
 
+ONLY_ROW = 1
 
-class ServerSettings(CpmModel):
+
+class OneRow(CpmModel):
+    """Abstract base of what there is one of; a check constraint of each table sees to it."""
+
+    class Meta(CpmModel.Meta):
+        abstract = True
+
+    @classmethod
+    def current(cls) -> Self:
+        """The row, made with its defaults on first use."""
+        return cls._default_manager.get_or_create(pk=ONLY_ROW)[0]
+
+
+class ServerSettings(OneRow):
     """What root may set for the whole server. `server_id` is in the tags of all that CPM makes in AWS."""
 
     server_id = models.UUIDField(default=uuid.uuid4)
     name = models.CharField(max_length=128, blank=True)
     activation_key = models.TextField(blank=True)
     cleanup_interval = models.PositiveIntegerField(default=6)
+    cleanup_type = models.CharField(
+        max_length=9, choices=CleanupType.choices(), default=CleanupType.SNAPSHOTS
+    )
     keep_deleted_backup_records = models.PositiveIntegerField(default=90)
     keep_user_audit_logs_days = models.PositiveIntegerField(default=90)
     keep_resource_control_records = models.PositiveIntegerField(default=90)
@@ -40,7 +58,7 @@ class ServerSettings(CpmModel):
         constraints = [models.CheckConstraint(name="server_settings_one_row", condition=models.Q(id=1))]
 
 
-class ProxySettings(CpmModel):
+class ProxySettings(OneRow):
     """The web proxy through which this server reaches AWS."""
 
     enabled = models.BooleanField(default=False)
@@ -54,7 +72,7 @@ class ProxySettings(CpmModel):
         constraints = [models.CheckConstraint(name="proxy_settings_one_row", condition=models.Q(id=1))]
 
 
-class EmailIdentity(CpmModel):
+class EmailIdentity(OneRow):
     """The address that this server sends mail from, through Amazon SES, and how it reaches SES."""
 
     enabled = models.BooleanField(default=False)
@@ -71,7 +89,7 @@ class EmailIdentity(CpmModel):
         constraints = [models.CheckConstraint(name="email_identity_one_row", condition=models.Q(id=1))]
 
 
-class FileLevelRecoverySettings(CpmModel):
+class FileLevelRecoverySettings(OneRow):
     """With whose credentials files are read out of snapshots, unless the account of the backup can do it."""
 
     enabled = models.BooleanField(default=False)

@@ -13,7 +13,7 @@ class FleetMember(CpmModel):
 
     name = models.CharField(max_length=128, unique=True)
     kind = models.CharField(max_length=8, choices=FleetKind.choices())
-    queues = ArrayField(models.CharField(max_length=32), default=list, blank=True)
+    queues = ArrayField(models.CharField(max_length=64), default=list, blank=True)
     host = models.CharField(max_length=255, blank=True)
     pid = models.PositiveIntegerField(null=True, blank=True)
     version = models.CharField(max_length=32, blank=True)

@@ -19,9 +19,15 @@ TYPE_NAMES = {
     SnapshotKind.DR_INITIAL_AMI: "ami_copy",
     SnapshotKind.ONLY_DR_AMI: "ami_copy",
 }
-SNAPSHOT_TYPE = Case(
-    *(When(kind=kind, then=Value(name)) for kind, name in TYPE_NAMES.items()), output_field=TextField()
-)
+
+
+def snapshot_type(path: str = "kind") -> Case:
+    """What the API calls the kind at that path."""
+    cases = (When(**{path: kind}, then=Value(name)) for kind, name in TYPE_NAMES.items())
+    return Case(*cases, output_field=TextField())
+
+
+SNAPSHOT_TYPE = snapshot_type()
 # The records of instances hold a configuration; what was taken of them are the records of their volumes.
 CONFIGURATIONS = (SnapshotKind.INSTANCE, SnapshotKind.DR_INSTANCE)
 

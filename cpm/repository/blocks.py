@@ -141,7 +141,7 @@ class BlockIndex:
         bucket = self._buckets[int(value >> _SHIFT)]
         high, low, pack = bucket.high, bucket.low, bucket.pack
         found: list[int] = []
-        at = int(np.searchsorted(high, value))
+        at = int(high.searchsorted(value))
         if at < len(high) and high[at] == value:
             rest = int.from_bytes(block_id[8:])
             while at < len(high) and high[at] == value:
@@ -182,7 +182,7 @@ class Marks:
         high, low = self._buckets[number].high, self._buckets[number].low
         rest = int.from_bytes(block_id[8:])
         known = False
-        at = int(np.searchsorted(high, value))
+        at = int(high.searchsorted(value))
         while at < len(high) and high[at] == value:
             if int(low[at]) == rest:
                 self._flags[number][at] = known = True

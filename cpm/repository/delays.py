@@ -14,5 +14,9 @@ GRACE = 24 * HOUR
 # Packs younger than this are not condemned, nor leftovers removed: their writer may be about to name them.
 YOUNG = VIEW_LIFETIME
 
+# A lock that ends at most so much earlier than it should is left as it is, so that an extension which is repeated
+# does not touch every object again.
+LOCK_SLACK = HOUR
+
 # A copy without progress for so long is abandoned: its progress objects stop protecting what they name.
 ABANDONED = 7 * DAY

@@ -1,5 +1,6 @@
 """Packs: 16 to 64 MiB of encrypted blocks and, behind them, the table of what they are. FORMAT.md, "Packs"."""
 
+import mmap
 import os
 import struct
 from dataclasses import dataclass
@@ -73,11 +74,10 @@ class PackBuilder:
         self._session = session
         self._target = target
         rows = target // 64
-        self._buffer = bytearray(
-            target + BLOCK_BYTES + TAG_BYTES + min(rows, 1 << 16) * ENTRY.itemsize + 4096
-        )
-        self._view = memoryview(self._buffer)
         self._most_rows = min(rows, 1 << 16)
+        size = target + BLOCK_BYTES + TAG_BYTES + self._most_rows * ENTRY.itemsize + 4096
+        # Mapped memory is taken only as far as it is used, and given back at once.
+        self._view = memoryview(mmap.mmap(-1, size))
         self.reset()
 
     def reset(self) -> None:

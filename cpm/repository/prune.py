@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 from cpm.repository import index, manifest
 from cpm.repository.delays import ABANDONED, GRACE, VIEW_LIFETIME, YOUNG
-from cpm.repository.errors import ObjectLocked, StaleView
-from cpm.repository.index import COMMON, CONDEMNED, MOST_ROWS, IndexedPack, View
+from cpm.repository.errors import Damaged, ObjectLocked, StaleView
+from cpm.repository.index import COMMON, CONDEMNED, MOST_ROWS, Area, IndexedPack, View
 from cpm.repository.marking import Marked, keeper, mark
 from cpm.repository.packs import LEAST_PACK_BYTES, row_id
 from cpm.repository.reader import BlockReader, Scratch
@@ -264,25 +264,43 @@ class _Prune:
                 self.store.delete([key])
 
     def _archives(self) -> None:
-        """Archives without manifest and progress: deleted or abandoned ones. Packs go first, then their index."""
+        """Archives without manifest and progress, deleted or abandoned ones, go: packs first, then their index. Finished
+        ones lose what their writers have left; that is looked for until they are as old as an abandoned copy."""
         newest: dict[str, float] = {}
         for info in self.store.list(ARCHIVES):
             copy_id = info.key.split("/")[1]
             newest[copy_id] = max(newest.get(copy_id, 0.0), info.modified)
         if not newest:
             return
-        used = {info.key.split("/")[1] for info in self.store.list(manifest.PROGRESS)}
-        used |= set(manifest.ids(self.store))
+        under_way = {info.key.split("/")[1] for info in self.store.list(manifest.PROGRESS)}
+        finished = set(manifest.ids(self.store))
         old = self.now - max(self.delays.young, self.delays.grace)
         for copy_id, modified in newest.items():
-            if copy_id in used or modified > old:
+            if copy_id in under_way or modified > old:
                 continue
-            infos = sorted(self.store.list(f"{ARCHIVES}{copy_id}/"), key=lambda info: "/index/" in info.key)
-            for info in infos:
-                try:
-                    self.store.delete([info.key])
-                except ObjectLocked:
-                    self.report.locked += 1
-                    break
-                self.report.deleted += 1
-                self.report.deleted_bytes += info.size
+            if copy_id not in finished:
+                infos = self.store.list(f"{ARCHIVES}{copy_id}/")
+                self._delete_in_order(sorted(infos, key=lambda info: "/index/" in info.key))
+            elif modified > old - self.delays.abandoned:
+                self._delete_in_order(self._unindexed(copy_id))
+
+    def _unindexed(self, copy_id: str) -> list[Info]:
+        """Packs of a finished archive that its index does not name. Whoever died between the two left them, and nobody
+        could read them to adopt them."""
+        area = Area.of_archive(copy_id)
+        try:
+            known = self.repository.view(area).packs.numbers()
+        except Damaged:
+            return []
+        infos = self.store.list(area.packs)
+        return [info for info in infos if bytes.fromhex(info.key.rpartition("/")[2]) not in known]
+
+    def _delete_in_order(self, infos: Iterable[Info]) -> None:
+        for info in infos:
+            try:
+                self.store.delete([info.key])
+            except ObjectLocked:
+                self.report.locked += 1
+                return
+            self.report.deleted += 1
+            self.report.deleted_bytes += info.size

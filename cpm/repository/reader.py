@@ -1,61 +1,44 @@
 """Reading copies. Every block is decrypted, authenticated and compared with its id before anybody sees it."""
 
+import mmap
 import os
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from cpm.repository import index, packs
-from cpm.repository.blocks import BLOCK_BYTES, SEGMENT_BLOCKS, ZERO_ID, segment_ids
+from cpm.repository.blocks import BLOCK_BYTES, RAW, SEGMENT_BLOCKS, ZERO_ID, segment_ids
 from cpm.repository.cipher import ID_BYTES, TAG_BYTES, Ciphers
 from cpm.repository.errors import Damaged, ObjectMissing
+from cpm.repository.gathering import Gathering
 from cpm.repository.index import View
 from cpm.repository.manifest import Manifest
-from cpm.repository.packs import Inflater, PackCipher, PackReader, Table
+from cpm.repository.open_pack import MOST_FETCH_BYTES, OpenPack, runs
+from cpm.repository.packs import Inflater, PackReader, Table
 from cpm.repository.repository import Repository
 from cpm.repository.store import Store
 
 ZERO_BLOCK = bytes(BLOCK_BYTES)
-# Blocks that lie side by side in a pack are fetched in one request of at most this size.
-MOST_FETCH_BYTES = 8 << 20
 _TABLES_KEPT = 64
-_WINDOW = 64
-
-
-@dataclass(frozen=True, slots=True)
-class _OpenPack:
-    key: str
-    cipher: PackCipher
-    table: Table
-    starts: npt.NDArray[np.int64]
-    order: npt.NDArray[np.intp]
-
-    def find(self, block_id: bytes) -> int:
-        """Number of the entry; -1 when the table does not have it."""
-        high = np.uint64(int.from_bytes(block_id[:8]))
-        low = int.from_bytes(block_id[8:])
-        column = self.table["high"]
-        at = int(np.searchsorted(column, high, sorter=self.order))
-        while at < len(self.order) and column[self.order[at]] == high:
-            number = int(self.order[at])
-            if int(self.table["low"][number]) == low:
-                return number
-            at += 1
-        return -1
 
 
 class Scratch:
-    """Memory of one thread, used again and again."""
+    """Memory of one thread, used again and again; with ``lasting``, blocks that are read stay valid."""
 
     def __init__(self) -> None:
-        self.fetched = memoryview(bytearray(MOST_FETCH_BYTES + BLOCK_BYTES + TAG_BYTES))
-        self.plain = memoryview(bytearray(BLOCK_BYTES + TAG_BYTES))
+        # Mapped memory is taken only as far as it is used, and given back at once.
+        self.fetched = memoryview(mmap.mmap(-1, MOST_FETCH_BYTES + BLOCK_BYTES + TAG_BYTES))
         self.inflate = Inflater()
+        self.lasting = False
+        self.plain = memoryview(bytearray(BLOCK_BYTES + TAG_BYTES))
+
+    def target(self, codec: int) -> memoryview:
+        """Where a block is decrypted; when it is to be kept as it is, in memory of its own, not cleared before."""
+        if self.lasting and codec == RAW:
+            return np.empty(BLOCK_BYTES + TAG_BYTES, np.uint8).data
+        return self.plain
 
 
 class BlockReader:
@@ -65,10 +48,10 @@ class BlockReader:
         self._store = store
         self._ciphers = ciphers
         self.view = view
-        self._open: OrderedDict[int, _OpenPack] = OrderedDict()
+        self._open: OrderedDict[int, OpenPack] = OrderedDict()
         self._lock = threading.Lock()
 
-    def pack(self, number: int) -> _OpenPack:
+    def pack(self, number: int) -> OpenPack:
         """Raises `Damaged`. A pack whose table is unreadable is opened by what the index says of it."""
         with self._lock:
             known = self._open.get(number)
@@ -82,7 +65,7 @@ class BlockReader:
                 self._open.popitem(last=False)
         return opened
 
-    def _load(self, number: int) -> _OpenPack:
+    def _load(self, number: int) -> OpenPack:
         listed = self.view.packs
         key = self.view.pack_key(number)
         try:
@@ -97,7 +80,7 @@ class BlockReader:
                 table = self._indexed_table(number)
         except ObjectMissing:
             raise Damaged(key, "the object is missing") from None
-        return _OpenPack(key, cipher, table, packs.starts_of(table), np.argsort(table["high"], kind="stable"))
+        return OpenPack(key, cipher, table, packs.starts_of(table), np.argsort(table["high"], kind="stable"))
 
     def _indexed_table(self, number: int) -> Table:
         key = self.view.objects[self.view.packs.origins[number]]
@@ -120,9 +103,9 @@ class BlockReader:
                     count = self._store.read_into(pack.key, int(pack.starts[entry]), stored)
                 except ObjectMissing:
                     raise Damaged(pack.key, "the object is missing") from None
-                return pack.cipher.block_into(
-                    entry, pack.table[entry], stored[:count], scratch.plain, scratch.inflate
-                )
+                row = pack.table[entry]
+                target = scratch.target(int(row["codec"]))
+                return pack.cipher.block_into(entry, row, stored[:count], target, scratch.inflate)
             except Damaged as damage:
                 first = first or damage
         raise first or Damaged("index/", f"no index object knows block {block_id.hex()}")
@@ -149,7 +132,7 @@ class BlockReader:
         for number, wanted in placed.items():
             pack = self.pack(number)
             wanted.sort()
-            for run in _runs(pack, wanted):
+            for run in runs(pack, wanted):
                 yield from self._read_run(pack, run, ids, scratch)
         for position in alone:
             yield position, self._read_or_damage(ids[position], scratch)
@@ -161,7 +144,7 @@ class BlockReader:
             return damage
 
     def _read_run(
-        self, pack: _OpenPack, run: list[tuple[int, int]], ids: Sequence[bytes], scratch: Scratch
+        self, pack: OpenPack, run: list[tuple[int, int]], ids: Sequence[bytes], scratch: Scratch
     ) -> Iterator[tuple[int, memoryview | bytes | Damaged]]:
         start = int(pack.starts[run[0][0]])
         end = int(pack.starts[run[-1][0]]) + int(pack.table["stored"][run[-1][0]])
@@ -179,27 +162,13 @@ class BlockReader:
                 else scratch.fetched[:0]
             )
             try:
-                yield position, pack.cipher.block_into(entry, row, stored, scratch.plain, scratch.inflate)
+                target = scratch.target(int(row["codec"]))
+                yield position, pack.cipher.block_into(entry, row, stored, target, scratch.inflate)
             except Damaged:
                 failed.append(position)
         # One by one, since another pack may have them; this uses the memory of the run again.
         for position in failed:
             yield position, self._read_or_damage(ids[position], scratch)
-
-
-def _runs(pack: _OpenPack, wanted: list[tuple[int, int]]) -> Iterator[list[tuple[int, int]]]:
-    run: list[tuple[int, int]] = []
-    size = 0
-    for entry, position in wanted:
-        length = int(pack.table["stored"][entry])
-        if run and (entry > run[-1][0] + 1 or size + length > MOST_FETCH_BYTES):
-            yield run
-            run, size = [], 0
-        if not run or entry != run[-1][0]:
-            size += length
-        run.append((entry, position))
-    if run:
-        yield run
 
 
 class Reader:
@@ -279,15 +248,17 @@ class Reader:
                 if block_id != ZERO_ID and first <= start + at < end:
                     yield start + at
 
-    def _windows(self, first: int, end: int | None, width: int) -> Iterator[list[int]]:
-        window: list[int] = []
-        for block in self.allocated(first, end):
-            window.append(block)
-            if len(window) == width:
-                yield window
-                window = []
-        if window:
-            yield window
+    def _by_pack(self, first: int, end: int | None) -> Iterator[list[int]]:
+        """The allocated blocks, segment after segment, those together that lie in one pack."""
+        end = self.manifest.draft.blocks if end is None else end
+        for number in range(first // SEGMENT_BLOCKS, -(-end // SEGMENT_BLOCKS)):
+            start = number * SEGMENT_BLOCKS
+            groups: dict[int, list[int]] = {}
+            for block in self.allocated(max(first, start), min(end, start + SEGMENT_BLOCKS)):
+                # One that no index knows is in a group of its own: reading it tells what is wrong.
+                places = self._blocks.view.places(self.block_id(block))
+                groups.setdefault(places[0] if places else -1, []).append(block)
+            yield from groups.values()
 
     def group(self, wanted: Sequence[int]) -> Iterator[tuple[int, memoryview | bytes]]:
         """These blocks in any order, each valid until the next step. Raises `Damaged` at the first that is."""
@@ -300,26 +271,21 @@ class Reader:
                 raise Damaged(self.manifest.draft.key, "a block of it has the wrong length", block)
             yield block, found
 
-    def blocks(
-        self, first: int = 0, end: int | None = None, threads: int = 2, window: int = 16
-    ) -> Iterator[tuple[int, bytes]]:
-        """All blocks that are not zero, in order, fetched ahead by ``threads``; at most a few windows in memory."""
+    def gather(
+        self, first: int = 0, end: int | None = None, *, threads: int = 4, ahead: int = 32
+    ) -> Gathering:
+        """All blocks that are not zero, as they come: fetched pack by pack, in no order.
 
-        def fetch(wanted: list[int]) -> list[tuple[int, bytes]]:
-            return sorted((block, bytes(data)) for block, data in self.group(wanted))
+        Memory holds ``ahead`` blocks and, per thread, one fetched range. `allocated` tells beforehand which blocks
+        will come.
+        """
 
-        with ThreadPoolExecutor(threads, "repository-read") as pool:
-            ahead: list[Future[list[tuple[int, bytes]]]] = []
-            try:
-                for wanted in self._windows(first, end, window):
-                    ahead.append(pool.submit(fetch, wanted))
-                    if len(ahead) > threads:
-                        yield from ahead.pop(0).result()
-                while ahead:
-                    yield from ahead.pop(0).result()
-            finally:
-                for future in ahead:
-                    future.cancel()
+        def fetch(wanted: list[int]) -> Iterator[tuple[int, memoryview | bytes]]:
+            # The thread and its memory serve nothing else.
+            self._scratch.lasting = True
+            return self.group(wanted)
+
+        return Gathering(fetch, self._by_pack(first, end), threads=threads, ahead=ahead)
 
     def restore(self, path: str | os.PathLike[str], threads: int = 2) -> None:
         """Write the volume to a new sparse file. On `Damaged` the file is removed: it would not be the volume."""
@@ -335,7 +301,7 @@ class Reader:
             os.close(handle)
 
     def _restore(self, handle: int, threads: int) -> None:
-        windows = self._windows(0, None, _WINDOW)
+        groups = self._by_pack(0, None)
         turn = threading.Lock()
         failures: list[BaseException] = []
 
@@ -343,7 +309,7 @@ class Reader:
             try:
                 while not failures:
                     with turn:
-                        wanted = next(windows, None)
+                        wanted = next(groups, None)
                     if wanted is None:
                         return
                     for block, data in self.group(wanted):

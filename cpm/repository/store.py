@@ -4,27 +4,15 @@ Two promises carry everything else. A put either happens wholly or not at all, a
 of several writers of the same key succeeds; the others get `ObjectExists`.
 """
 
-import random
-import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol, TypeAlias, TypeVar
+from typing import Protocol, TypeAlias
 
-from cpm.repository.errors import (
-    ObjectExists,
-    StoreError,
-    StoreUnavailable,
-    StoreUnsuitable,
-)
+from cpm.repository.errors import ObjectExists, StoreUnsuitable
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
-
-T = TypeVar("T")
-
-ATTEMPTS = 6
-FIRST_PAUSE = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +41,11 @@ class Info:
 
 
 class Store(Protocol):
-    """Keys are relative to the repository's folder. All methods may be called from several threads."""
+    """Keys are relative to the repository's folder. All methods may be called from several threads.
+
+    A store repeats by itself what passes, and a put whose answer was lost finds its own bytes when it is repeated.
+    `StoreUnavailable` is what is left of that.
+    """
 
     def put(
         self, key: str, data: Buffer, *, if_absent: bool = True, options: PutOptions | None = None
@@ -102,70 +94,3 @@ def probe(store: Store) -> None:
             raise StoreUnsuitable("The store does not return or list what was just written.")
     finally:
         store.delete([key])
-
-
-@dataclass(slots=True)
-class Retrying:
-    """Repeats what a store could not do this time.
-
-    A write whose answer was lost is found out on the repetition: the key is taken then, and if it holds the very
-    bytes, the write has happened.
-    """
-
-    inner: Store
-    attempts: int = ATTEMPTS
-    sleep: Callable[[float], None] = field(default=time.sleep)
-
-    def _repeat(self, call: Callable[[], T]) -> T:
-        for attempt in range(self.attempts):
-            try:
-                return call()
-            except StoreUnavailable:
-                if attempt + 1 == self.attempts:
-                    raise
-                self.sleep(FIRST_PAUSE * 2**attempt * random.uniform(0.5, 1.5))
-        raise StoreError("A store cannot be asked less than once.")
-
-    def put(
-        self, key: str, data: Buffer, *, if_absent: bool = True, options: PutOptions | None = None
-    ) -> None:
-        unsure = False
-
-        def call() -> None:
-            nonlocal unsure
-            try:
-                self.inner.put(key, data, if_absent=if_absent, options=options)
-            except StoreUnavailable:
-                unsure = True
-                raise
-            except ObjectExists:
-                if not unsure or self.inner.get(key) != bytes(data):
-                    raise
-
-        self._repeat(call)
-
-    def get(self, key: str, start: int = 0, length: int | None = None) -> bytes:
-        return self._repeat(lambda: self.inner.get(key, start, length))
-
-    def read_into(self, key: str, start: int, target: memoryview) -> int:
-        return self._repeat(lambda: self.inner.read_into(key, start, target))
-
-    def head(self, key: str) -> Info:
-        return self._repeat(lambda: self.inner.head(key))
-
-    def list(self, prefix: str) -> Iterator[Info]:
-        # A page that failed is asked for again by the store itself; here the whole listing is repeated.
-        return iter(self._repeat(lambda: list(self.inner.list(prefix))))
-
-    def delete(self, keys: Iterable[str]) -> None:
-        doomed = list(keys)
-        self._repeat(lambda: self.inner.delete(doomed))
-
-    def retain(self, key: str, until: datetime, mode: str) -> None:
-        self._repeat(lambda: self.inner.retain(key, until, mode))
-
-    def retrieve(self, key: str, *, tier: str, days: int) -> None:
-        self._repeat(lambda: self.inner.retrieve(key, tier=tier, days=days))
-
-    def discard_unfinished(self, older_than: float) -> int:
-        return self._repeat(lambda: self.inner.discard_unfinished(older_than))

@@ -1,4 +1,4 @@
-"""`ObjectClient` spoken by the gateway's own client for block I/O, which costs half of boto3's CPU."""
+"""`ObjectClient` spoken by the gateway's own client for block I/O, which costs 60 % of boto3's CPU."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager

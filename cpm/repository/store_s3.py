@@ -1,16 +1,14 @@
 """A store in a folder of an S3 bucket, over a small protocol that any HTTP client can speak.
 
-`ObjectClient` is all that is asked of S3: `store_boto` speaks it with boto3, and a thinner client may take its place.
+`ObjectClient` is all that is asked of S3; `store_direct` speaks it with the gateway's own client.
 """
 
-import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
-from cpm.repository.errors import StoreUnavailable
-from cpm.repository.store import ATTEMPTS, FIRST_PAUSE, Buffer, Info, PutOptions
+from cpm.repository.store import Buffer, Info, PutOptions
 
 DELETES_AT_ONCE = 1000
 
@@ -24,11 +22,11 @@ class Page:
 
 
 class ObjectClient(Protocol):
-    """One bucket. Every method makes one request and raises only `StoreError` and its kinds:
+    """One bucket. Every method repeats what passes by itself, and raises only `StoreError` and its kinds:
 
-    `ObjectMissing` (404), `ObjectExists` (412), `ObjectLocked` (retention forbids it),
-    `ObjectArchived` (InvalidObjectState), `StoreUnavailable` (5xx, throttling, time-outs, cut bodies, 409 of conditional writers that met), and
-    `StoreError` for all else. ``get_into`` must raise `StoreUnavailable` when fewer bytes arrive than announced.
+    `ObjectMissing` (404), `ObjectExists` (412, unless it is our own put whose answer was lost), `ObjectLocked` (retention
+    forbids it), `ObjectArchived` (InvalidObjectState), `StoreUnavailable` (5xx, throttling, time-outs, cut bodies, 409 of
+    conditional writers that met, each after several attempts), and `StoreError` for all else.
     """
 
     def put(self, key: str, data: Buffer, options: PutOptions, *, if_absent: bool) -> None: ...
@@ -50,10 +48,7 @@ class ObjectClient(Protocol):
 
 
 class S3Store:
-    """Objects below ``folder`` of the client's bucket. ``defaults`` fill what a put leaves open.
-
-    Listings are repeated page by page here; everything else by `cpm.repository.store.Retrying` around this.
-    """
+    """Objects below ``folder`` of the client's bucket. ``defaults`` fill what a put leaves open."""
 
     def __init__(self, client: ObjectClient, folder: str, defaults: PutOptions | None = None) -> None:
         self._client = client
@@ -98,20 +93,12 @@ class S3Store:
     def list(self, prefix: str) -> Iterator[Info]:
         token: str | None = None
         while True:
-            page = self._page(self._prefix + prefix, token)
+            page = self._client.list(self._prefix + prefix, token)
             for info in page.infos:
                 yield self._relative(info)
             if page.token is None:
                 return
             token = page.token
-
-    def _page(self, prefix: str, token: str | None) -> Page:
-        for attempt in range(ATTEMPTS - 1):
-            try:
-                return self._client.list(prefix, token)
-            except StoreUnavailable:
-                time.sleep(FIRST_PAUSE * 2**attempt)
-        return self._client.list(prefix, token)
 
     def delete(self, keys: Iterable[str]) -> None:
         doomed = [self._prefix + key for key in keys]

@@ -3,7 +3,7 @@
 import queue
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 
 from cpm.repository import index, packs
 from cpm.repository.index import IndexedPack, View
@@ -18,7 +18,8 @@ INDEX_ROWS = 1 << 14
 class PackUploads:
     """A fixed number of packs in memory: some being filled, some on their way to the store.
 
-    With ``background`` uploads the filling threads go on meanwhile; without, a thread stores the pack it filled.
+    With ``background`` uploads all threads fill one pack and go on while others are stored, so that blocks lie in
+    the order in which they came; without, each of ``fillers`` threads stores the pack it filled.
     After a failure every call raises it: what was not stored is lost, and the work starts again from the cursor.
     """
 
@@ -40,12 +41,12 @@ class PackUploads:
         self._options = options
         self._index_options = index_options
         self._stored = stored
-        self._count = fillers + background
+        # A thread needs the pack for a thirtieth of the time that it compresses for.
+        self._count = 1 + background if background else fillers
         self._builders: queue.LifoQueue[PackBuilder] = queue.LifoQueue()
         for _ in range(self._count):
             self._builders.put(PackBuilder(repository.ciphers, session, pack_bytes))
         self._pool = ThreadPoolExecutor(background, "repository-upload") if background else None
-        self._pending: list[Future[None]] = []
         self._unindexed: list[IndexedPack] = []
         self._lock = threading.Lock()
         self._failure: BaseException | None = None
@@ -75,9 +76,7 @@ class PackUploads:
             self._upload(builder)
             self._raise_failure()
         else:
-            with self._lock:
-                self._pending = [future for future in self._pending if not future.done()]
-                self._pending.append(self._pool.submit(self._upload, builder))
+            self._pool.submit(self._upload, builder)
 
     def _upload(self, builder: PackBuilder) -> None:
         try:
@@ -116,14 +115,16 @@ class PackUploads:
 
     def flush(self) -> None:
         """Everything added so far is stored and indexed when this returns. Nobody may add meanwhile."""
-        for future in self._pending:
-            future.result()
-        self._pending.clear()
-        held = [self._builders.get() for _ in range(self._count)]
-        for builder in held:
-            if builder.rows and self._failure is None:
-                self._upload(builder)
-            else:
+        held: list[PackBuilder] = []
+        try:
+            while len(held) < self._count:
+                builder = self._builders.get()
+                if builder.rows and self._failure is None:
+                    self._send(builder)
+                else:
+                    held.append(builder)
+        finally:
+            for builder in held:
                 self._builders.put(builder)
         self._raise_failure()
         self.write_index()

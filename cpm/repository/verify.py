@@ -4,9 +4,7 @@
 """
 
 import random
-import threading
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -15,7 +13,7 @@ from cpm.repository.blocks import ZERO_ID, segment_ids
 from cpm.repository.errors import Damaged, ObjectArchived, ObjectMissing
 from cpm.repository.index import COMMON, DAMAGE, Area, IndexedPack, View
 from cpm.repository.manifest import Manifest
-from cpm.repository.pack_checks import IndexedTables, PackMemory, check_pack
+from cpm.repository.pack_reading import SAMPLE_SHARE, Reading, read_packs
 from cpm.repository.reader import BlockReader, Scratch
 from cpm.repository.repository import Repository
 from cpm.repository.store import Info
@@ -28,14 +26,15 @@ class Depth(StrEnum):
     FULL = "full"
 
 
-SAMPLE_SHARE = 0.05
+SHARES = {Depth.LIST: 0.0, Depth.SAMPLE: SAMPLE_SHARE, Depth.FULL: 1.0}
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
     """Something amiss with ``key``. ``copies`` are exactly those that cannot be restored because of it.
 
-    A leftover is no damage: it is what a process that died leaves, and prune removes it.
+    A leftover is no damage: it is what a process that died leaves, or damage noted before that no copy suffers from
+    (any more), and prune removes it.
     """
 
     key: str
@@ -68,7 +67,6 @@ class _Damage:
     packs: dict[int, str] = field(default_factory=dict)
     blocks: dict[tuple[int, bytes], str] = field(default_factory=dict)
     others: list[Finding] = field(default_factory=list)
-    archived: set[int] = field(default_factory=set)
 
     def sound(self, block_id: bytes, number: int) -> bool:
         return number not in self.packs and (number, block_id) not in self.blocks
@@ -82,22 +80,32 @@ def verify(
     threads: int = 2,
     record: bool = True,
     seed: int | None = None,
+    reading: Reading | None = None,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Report:
     """Look for damage. ``expected`` are ids of copies that have to exist (a manifest that is gone leaves no trace).
 
-    With ``record``, what is found is noted in the repository, so that the next copies write it anew.
+    With ``record``, what is found is noted in the repository, so that the next copies write it anew. ``reading`` is what
+    `read_packs` has found in slices; without it the packs are read here.
     """
-    report = Report(depth)
+    if reading is None:
+        reading = started(depth, seed)
+        read_packs(repository, reading, threads=threads, on_progress=on_progress)
+    report = Report(depth, bytes_read=reading.bytes_read)
     _check_small_objects(repository, report, expected)
     copies = _readable_copies(repository, report)
     areas = [COMMON, *(copy.draft.area for copy in copies if copy.draft.archive)]
     for area in areas:
         mine = [copy for copy in copies if copy.draft.area == area]
-        _check_area(repository, area, mine, report, threads, record, random.Random(seed), on_progress)
+        _check_area(repository, area, mine, report, reading, record)
     hurt = report.affected
     report.sound = [copy.copy_id for copy in copies if copy.copy_id not in hurt]
     return report
+
+
+def started(depth: Depth, seed: int | None = None) -> Reading:
+    """A reading of this depth that has not begun."""
+    return Reading(share=SHARES[depth], seed=random.randrange(1 << 32) if seed is None else seed)
 
 
 def _check_small_objects(repository: Repository, report: Report, expected: Iterable[str]) -> None:
@@ -135,10 +143,8 @@ def _check_area(
     area: Area,
     copies: list[Manifest],
     report: Report,
-    threads: int,
+    reading: Reading,
     record: bool,
-    choice: random.Random,
-    on_progress: Callable[[int, int], None],
 ) -> None:
     view = repository.view(area, lenient=True)
     stored = {bytes.fromhex(info.key.rpartition("/")[2]): info for info in repository.store.list(area.packs)}
@@ -148,11 +154,16 @@ def _check_area(
     for key in view.superseded & set(view.objects):
         report.findings.append(Finding(key, "a newer index object has taken its content over", leftover=True))
     _compare_listing(view, stored, damage)
+    if damage.packs:
+        # A prune may have removed them since the index was read; then a fresh index does not name them.
+        kept = repository.view(area, lenient=True).packs.numbers()
+        damage.packs = {n: reason for n, reason in damage.packs.items() if view.packs.name(n) in kept}
     unindexed = _unindexed(repository, view, stored, report, bool(view.unreadable))
-    _read_packs(repository, view, stored, damage, report, threads, choice, on_progress)
-    used = _impact(repository, view, copies, damage, report, unindexed)
+    noted = _noted(view)
+    _take_reading(view, reading, damage, noted)
+    _impact(repository, view, copies, damage, report, unindexed, set(noted))
     if record and area == COMMON:
-        _record(repository, view, damage, used)
+        _record(repository, view, damage, noted, whole=reading.share >= 1)
 
 
 def _compare_listing(view: View, stored: dict[bytes, Info], damage: _Damage) -> None:
@@ -186,41 +197,40 @@ def _unindexed(
     return found
 
 
-def _read_packs(
-    repository: Repository,
-    view: View,
-    stored: dict[bytes, Info],
-    damage: _Damage,
-    report: Report,
-    threads: int,
-    choice: random.Random,
-    on_progress: Callable[[int, int], None],
-) -> None:
-    if report.depth == Depth.LIST:
+def _take_reading(view: View, reading: Reading, damage: _Damage, noted: dict[int, list[str] | None]) -> None:
+    """Damage that was read now; where not everything was, also what earlier verifications have noted."""
+    names = view.packs.numbers()
+    numbers = {view.area.pack_key(name): number for name, number in names.items()}
+    for key, reason in reading.packs.items():
+        if key in numbers:
+            damage.packs.setdefault(numbers[key], reason)
+    for key, blocks in reading.blocks.items():
+        if key in numbers:
+            found = {(numbers[key], bytes.fromhex(block_id)): reason for block_id, reason in blocks.items()}
+            damage.blocks.update(found)
+    if reading.share >= 1:
         return
-    numbers = [number for number in range(len(view.packs)) if number not in damage.packs]
-    if report.depth == Depth.SAMPLE and numbers:
-        numbers = sorted(choice.sample(numbers, max(1, round(len(numbers) * SAMPLE_SHARE))))
-    tables = IndexedTables(repository, view)
-    lock = threading.Lock()
-    local = threading.local()
+    for number, ids in noted.items():
+        if ids is None:
+            damage.packs.setdefault(number, "an earlier verification found it damaged")
+        for block_id in ids or ():
+            damage.blocks.setdefault(
+                (number, bytes.fromhex(block_id)), "found damaged by an earlier verification"
+            )
 
-    def check(number: int) -> None:
-        memory = getattr(local, "memory", None)
-        if memory is None:
-            memory = local.memory = PackMemory()
-        bad, why = check_pack(repository, view, number, tables.table(number), memory)
-        with lock:
-            report.bytes_read += view.packs.sizes[number]
-            if why == "archived":
-                damage.archived.add(number)
-            elif why:
-                damage.packs[number] = why
-            damage.blocks.update({(number, block_id): reason for block_id, reason in bad.items()})
 
-    with ThreadPoolExecutor(threads, "repository-verify") as pool:
-        for done, _ in enumerate(pool.map(check, numbers), 1):
-            on_progress(done, len(numbers))
+def _noted(view: View) -> dict[int, list[str] | None]:
+    """Damage that is in `damage/`: all of a pack, or ids of blocks."""
+    numbers = view.packs.numbers() if view.damage else {}
+    found: dict[int, list[str] | None] = {}
+    for packs_of in view.damage.values():
+        for name, ids in packs_of.items():
+            number = numbers.get(bytes.fromhex(name))
+            if number is None:
+                continue
+            known = found.get(number, [])
+            found[number] = None if ids is None or known is None else sorted({*known, *ids})
+    return found
 
 
 def _impact(
@@ -230,17 +240,16 @@ def _impact(
     damage: _Damage,
     report: Report,
     unindexed: dict[bytes, str],
-) -> set[int]:
-    """Which copies need what is damaged, as findings. Returns the numbers of packs with damage."""
+    noted: set[int],
+) -> None:
+    """Which copies need what is damaged, as findings."""
     reader = BlockReader(repository.store, repository.ciphers, view)
     blame: dict[str, set[str]] = {}
     reasons: dict[str, str] = {finding.key: finding.reason for finding in damage.others}
     for number, reason in damage.packs.items():
         reasons[view.pack_key(number)] = reason
-    for (number, block_id), reason in damage.blocks.items():
-        reasons.setdefault(
-            view.pack_key(number), reason if block_id == ZERO_ID else f"block {block_id.hex()}: {reason}"
-        )
+    for (number, _), reason in damage.blocks.items():
+        reasons.setdefault(view.pack_key(number), reason)
     segments: dict[bytes, tuple[str, ...]] = {}
     scratch = Scratch()
     for copy in copies:
@@ -249,9 +258,10 @@ def _impact(
                 segments[segment_id] = _blame(reader, view, damage, unindexed, segment_id, scratch, reasons)
             for key in segments[segment_id]:
                 blame.setdefault(key, set()).add(copy.copy_id)
+    known = {view.pack_key(number) for number in noted}
     for key, reason in reasons.items():
-        report.findings.append(Finding(key, reason, tuple(sorted(blame.get(key, ())))))
-    return {*damage.packs, *(number for number, _ in damage.blocks)}
+        hurt = tuple(sorted(blame.get(key, ())))
+        report.findings.append(Finding(key, reason, hurt, leftover=key in known and not hurt))
 
 
 def _blame(
@@ -265,7 +275,7 @@ def _blame(
 ) -> tuple[str, ...]:
     """Objects whose damage makes a segment unreadable, itself or a block of it."""
     lost = _lost(view, damage, unindexed, segment_id, reasons)
-    if lost or any(number in damage.archived for number in view.places(segment_id)):
+    if lost:
         return tuple(lost)
     try:
         ids = bytes(reader.read(segment_id, scratch))
@@ -293,27 +303,26 @@ def _lost(
     return {key}
 
 
-def _record(repository: Repository, view: View, damage: _Damage, used: set[int]) -> None:
-    """Note damage that is not noted yet."""
-    content: dict[str, list[str] | None] = {}
-    noted = {name for packs_of in view.damage.values() for name, blocks in packs_of.items() if blocks is None}
-    for number in used:
-        name = view.packs.name(number).hex()
-        if number in damage.packs:
-            if name not in noted:
-                content[name] = None
-            continue
-        blocks = [
-            block_id.hex()
-            for at, block_id in damage.blocks
-            if at == number and block_id != ZERO_ID and (block_id, number) not in view.bad
-        ]
-        if blocks:
-            content[name] = blocks
-    if content:
+def _record(
+    repository: Repository, view: View, damage: _Damage, noted: dict[int, list[str] | None], *, whole: bool
+) -> None:
+    """Note damage that is not noted yet. Who has read the whole replaces the notes by what it found."""
+    found: dict[int, list[str] | None] = dict.fromkeys(damage.packs)
+    for number, block_id in sorted(damage.blocks):
+        ids = found.setdefault(number, [])
+        if ids is not None and block_id != ZERO_ID:
+            ids.append(block_id.hex())
+    found = {number: ids for number, ids in found.items() if ids is None or ids}
+    if found == noted:
+        return
+    news = found if whole else {number: ids for number, ids in found.items() if noted.get(number, ()) != ids}
+    if news:
+        content = {view.packs.name(number).hex(): ids for number, ids in news.items()}
         index.write_list(
             repository.store, repository.ciphers, DAMAGE, {"time": repository.clock(), "packs": content}
         )
+    if whole:
+        repository.store.delete(view.damage)
 
 
 def repair_index(repository: Repository, area: Area = COMMON) -> int:

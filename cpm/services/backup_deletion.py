@@ -1,27 +1,28 @@
 """Deleting on request what backups have made in AWS. The deletion itself runs as jobs; the records show it at once."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from django.db import transaction
 from django.db.models import QuerySet
 
-from cpm.flows import deletion
+from cpm.flows import deletion, remains, uses
+from cpm.flows.s3 import deletion as s3_deletion
 from cpm.flows.table import QUEUES
 from cpm.jobs import queue
 from cpm.lib.errors import PreconditionFailed
-from cpm.lib.states import BACKUP_RUNNING, DrStatus, RecoveryStatus, SnapshotKind, SnapshotStatus
+from cpm.lib.states import BACKUP_RUNNING, DrStatus, SnapshotKind, SnapshotStatus
 from cpm.models import Account, Actor, Backup, Policy, Snapshot
 from cpm.permissions import require
 from cpm.services import audit
 
 
 def delete_snapshots(*, actor: Actor, backup: Backup) -> None:
-    """Delete everything that a backup holds in AWS, DR copies included.
+    """Delete everything that a backup holds, DR copies and copies in S3 and in the archive included.
 
-    Raises PreconditionFailed while the backup runs, is copied, or is used by a recovery.
+    Raises PreconditionFailed while the backup runs, is copied or archived, or is used by a recovery.
     """
     require(actor, "backups.change")
-    _refuse_busy([backup])
+    refuse_busy([backup])
     with transaction.atomic():
         _request([backup])
         text = f"Deletion of the snapshots of backup {backup.pk} of policy “{backup.policy_name}” requested."
@@ -35,8 +36,8 @@ def delete_snapshot(*, actor: Actor, snapshot: Snapshot) -> None:
     instances of kept backups.
     """
     require(actor, "backups.change")
-    _refuse_busy([snapshot.backup])
-    initial = snapshot.kind in deletion.INITIAL
+    refuse_busy([snapshot.backup], native_only=True)
+    initial = snapshot.kind in remains.INITIAL
     if initial and snapshot.pk in deletion.needed_initial_amis():
         raise PreconditionFailed(
             "snapshot_needed",
@@ -56,23 +57,31 @@ def delete_snapshot(*, actor: Actor, snapshot: Snapshot) -> None:
 def delete_policy_snapshots(*, actor: Actor, policy: Policy, native_only: bool = True) -> None:
     """Delete the snapshots of all backups of a policy, but for frozen ones.
 
-    `native_only` leaves copies in S3 alone. Raises PreconditionFailed while something of the policy is in use.
+    `native_only` leaves copies in S3 and in the archive alone. Raises PreconditionFailed while something of the policy
+    is in use.
     """
     require(actor, "policies.change")
     with transaction.atomic():
-        count = _delete_all(Backup.objects.filter(policy=policy, is_freezer_item=False, deleted_at=None))
-        text = f"Deletion of all snapshots of policy “{policy.name}” requested: {count} backups."
+        backups = Backup.objects.filter(policy=policy, is_freezer_item=False, deleted_at=None)
+        count = _delete_all(
+            backups.exclude(status__in=remains.MOVED) if native_only else backups, native_only
+        )
+        what = "native snapshots" if native_only else "snapshots and copies"
+        text = f"Deletion of all {what} of policy “{policy.name}” requested: {count} backups."
         audit.record(actor, "policy.snapshots_deleted", policy, before={"backups": count}, text=text)
 
 
 def delete_account_snapshots(*, actor: Actor, account: Account) -> None:
-    """Delete every snapshot that CPM keeps for an account: as source of backups, or as holder of DR copies."""
+    """Delete every snapshot that CPM keeps for an account: as source of backups, with their copies in S3, or as holder of
+    DR copies."""
     require(actor, "accounts.change")
     with transaction.atomic():
         if account.is_dr_account:
             count = _delete_copies(account)
         else:
-            count = _delete_all(Backup.objects.filter(account=account, is_freezer_item=False, deleted_at=None))
+            count = _delete_all(
+                Backup.objects.filter(account=account, is_freezer_item=False, deleted_at=None)
+            )
         text = f"Deletion of all snapshots of account “{account.name}” requested: {count} backups."
         audit.record(actor, "account.snapshots_deleted", account, before={"backups": count}, text=text)
 
@@ -84,27 +93,32 @@ def _delete_copies(account: Account) -> int:
     for row, backup_id in rows.values_list("pk", "backup_id"):
         by_backup.setdefault(backup_id, []).append(row)
     backups = list(Backup.objects.filter(pk__in=by_backup, is_freezer_item=False))
-    _refuse_busy(backups)
+    refuse_busy(backups, native_only=True)
     queue.create_jobs([deletion.job(b, by_backup[b.pk]) for b in backups], engine_queues=QUEUES)
     return len(backups)
 
 
-def _delete_all(backups: QuerySet[Backup]) -> int:
+def _delete_all(backups: QuerySet[Backup], native_only: bool = False) -> int:
     chosen = list(backups)
-    _refuse_busy(chosen)
-    _request(chosen)
+    refuse_busy(chosen, native_only)
+    _request(chosen, native_only)
     return len(chosen)
 
 
-def _request(backups: Sequence[Backup]) -> None:
+def _request(backups: Sequence[Backup], native_only: bool = False) -> None:
+    ids = [backup.pk for backup in backups]
     with transaction.atomic():
-        Backup.objects.filter(pk__in=[backup.pk for backup in backups]).update(
+        Backup.objects.filter(pk__in=ids).update(
             marked_for_deletion=True, retry_at=None, retry_scheduled=False
         )
-        queue.create_jobs([deletion.job(backup) for backup in backups], engine_queues=QUEUES)
+        copied = set() if native_only else s3_deletion.mark(ids)
+        jobs = [deletion.job(backup, copies=backup.pk in copied) for backup in backups]
+        queue.create_jobs(jobs, engine_queues=QUEUES)
 
 
-def _refuse_busy(backups: Iterable[Backup]) -> None:
+def refuse_busy(backups: Sequence[Backup], native_only: bool = False) -> None:
+    """Raise PreconditionFailed if one of these backups runs, is copied, recovered, or, unless only its native snapshots are
+    to go, archived."""
     for backup in backups:
         if backup.status in BACKUP_RUNNING:
             raise PreconditionFailed("backup_running", "The backup is running. Wait for it, or abort it.")
@@ -112,5 +126,14 @@ def _refuse_busy(backups: Iterable[Backup]) -> None:
             raise PreconditionFailed(
                 "dr_running", "The backup is being copied. Wait for its DR, or abort it."
             )
-        if backup.recoveries.filter(status=RecoveryStatus.IN_PROGRESS).exists():
-            raise PreconditionFailed("in_recovery", "A recovery is using the backup. Wait for it.")
+    ids = [backup.pk for backup in backups]
+    if uses.recovered(ids):
+        raise PreconditionFailed("in_recovery", "A recovery is using the backup. Wait for it.")
+    if uses.copied(ids):
+        raise PreconditionFailed(
+            "copy_running", "The backup is being copied to S3. Wait for the copy, or abort it."
+        )
+    if not native_only and uses.archived(ids):
+        raise PreconditionFailed(
+            "archive_running", "Copies of the backup are being archived. Wait for that, or abort it."
+        )

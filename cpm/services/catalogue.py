@@ -22,7 +22,7 @@ from cpm.lib.errors import PreconditionFailed, ValidationFailed
 from cpm.lib.names import SERVER_DATA, name_problems
 from cpm.lib.states import Role
 from cpm.models import Account, Actor, Backup, Policy, ServerSettings, Step
-from cpm.services import audit, catalogue_records, policies
+from cpm.services import audit, catalogue_records
 
 RIGHT = "settings.change"
 SESSION = "cpm-catalogue"
@@ -64,7 +64,7 @@ def rebuild(
         if settings.server_id != UUID(wanted):
             ServerSettings.objects.filter(pk=1).update(server_id=wanted)
         for model, key in ((Backup, tags.BACKUP), (Policy, tags.POLICY_ID), (Step, tags.STEP)):
-            _skip_ids(model, catalogue_scan.highest(found, key))
+            skip_ids(model, catalogue_scan.highest(found, key))
         _record(account, found, result, now)
         made = {"policies": result.policies, "backups": result.backups, "snapshots": result.snapshots}
         text = (
@@ -77,8 +77,8 @@ def rebuild(
 
 def _server_id(given: str | None) -> str:
     if given is None:
-        return str(ServerSettings.objects.get_or_create(pk=1)[0].server_id)
-    ServerSettings.objects.get_or_create(pk=1)
+        return str(ServerSettings.current().server_id)
+    ServerSettings.current()
     try:
         return str(UUID(given))
     except ValueError:
@@ -111,7 +111,7 @@ def _problem(error: AwsError, what: str, result: CatalogueResult) -> None:
     result.problems.append(f"{what}: {error.explain()}")
 
 
-def _skip_ids(model: type[models.Model], highest: int) -> None:
+def skip_ids(model: type[models.Model], highest: int) -> None:
     """Steps find what they made by their id, so no id that stands in a tag may be given out again."""
     with connection.cursor() as cursor:
         sequence = "pg_get_serial_sequence(%s, 'id')"
@@ -150,15 +150,4 @@ def _policy(account: Account, group: Sequence[Found]) -> tuple[Policy, bool]:
     reserved = name == SERVER_DATA and account.user.role != Role.ROOT
     if reserved or name_problems(name):
         name = f"rebuilt-{catalogue_scan.number_of(labels, tags.POLICY_ID) or 0}"
-    policy = Policy.objects.filter(user=account.user_id, name=name).first()
-    if policy is not None:
-        return policy, False
-    policy = Policy.objects.create(
-        user=account.user,
-        account=account,
-        name=name,
-        enabled=False,
-        generations=policies.LIMITS["generations"][1],
-        description="Rebuilt from AWS: check targets, generations, DR and schedules before you enable it.",
-    )
-    return policy, True
+    return catalogue_records.policy_named(account, name)

@@ -12,6 +12,7 @@ from cpm.lib.states import BackupStatus, DrStatus, SnapshotKind, SnapshotStatus
 from cpm.models import Account, Backup, Policy, Snapshot, Target
 from cpm.models.base import new_ids
 from cpm.resources import ec2_capture
+from cpm.services import policies, policy_s3
 
 Place = tuple[str, str]
 Known = Mapping[Place, Snapshot]
@@ -28,6 +29,23 @@ def known(found: Sequence[Found]) -> Known:
     ids = [one.aws_id for one in found]
     rows = Snapshot.objects.filter(aws_id__in=ids).select_related("backup", "parent")
     return {(row.aws_id, row.region): row for row in rows}
+
+
+def policy_named(account: Account, name: str) -> tuple[Policy, bool]:
+    """The policy of that name and whether it was made: disabled, and keeping everything, since nothing tells its rules."""
+    policy = Policy.objects.filter(user=account.user_id, name=name).first()
+    if policy is not None:
+        return policy, False
+    policy = Policy.objects.create(
+        user=account.user,
+        account=account,
+        name=name,
+        enabled=False,
+        generations=policies.LIMITS["generations"][1],
+        s3_generations=policy_s3.LIMITS["s3_generations"][1],
+        description="Rebuilt: check targets, generations, DR, copies in S3 and schedules before you enable it.",
+    )
+    return policy, True
 
 
 def add_targets(policy: Policy, group: Iterable[Found]) -> None:

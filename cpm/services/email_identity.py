@@ -12,18 +12,17 @@ from django.db import transaction
 from cpm import permissions
 from cpm.aws import gateway
 from cpm.aws.client import AwsClient
-from cpm.aws.errors import AwsError
 from cpm.flows.identities import encrypt_secret, identity_behind
-from cpm.lib.errors import NON_FIELD, PreconditionFailed, ValidationFailed
+from cpm.lib.errors import NON_FIELD, ValidationFailed
 from cpm.lib.names import Problem
-from cpm.lib.secrets import KeyFileError, SecretUnreadable
 from cpm.lib.states import Authentication
 from cpm.models import Account, Actor, EmailIdentity
+from cpm.models.server import ONLY_ROW
 from cpm.notifications import senders
 from cpm.services import accounts, audit, regions, scope
+from cpm.services.blame import blaming
 
 RIGHT, READ_RIGHT = "settings.change", "settings.read"
-ONLY_ROW = 1
 SESSION = "cpm-email-identity"
 
 Problems = dict[str, list[Problem]]
@@ -41,16 +40,11 @@ class IdentityFields(TypedDict, total=False):
     verify_source_address: bool
 
 
-def current() -> EmailIdentity:
-    """The settings, made with their defaults on first use."""
-    return EmailIdentity.objects.get_or_create(pk=ONLY_ROW)[0]
-
-
 @transaction.atomic
 def change(*, actor: Actor, enabled: bool, **fields: Unpack[IdentityFields]) -> EmailIdentity:
     """Stores the settings; AWS is not asked. Raises `ValidationFailed`, and `NotFound` for an account out of reach."""
     permissions.require(actor, RIGHT)
-    current()
+    EmailIdentity.current()
     row = EmailIdentity.objects.select_for_update().get(pk=ONLY_ROW)
     before = audit.state_of(row)
     row.enabled = enabled
@@ -78,13 +72,13 @@ def verify(*, actor: Actor, email_address: str) -> None:
         status = senders.verify(ses, email_address)
     with transaction.atomic():
         text = f"Verification of {email_address} requested; it was {status}"
-        audit.record(actor, "email_identity.verified", current(), text=text)
+        audit.record(actor, "email_identity.verified", EmailIdentity.current(), text=text)
 
 
 def verify_status(*, actor: Actor, email_address: str | None) -> tuple[str, str]:
     """The address, by default that of the settings, and where SES stands with it. Raises what `verify` raises."""
     permissions.require(actor, READ_RIGHT)
-    address = email_address or current().email_address
+    address = email_address or EmailIdentity.current().email_address
     if not address:
         raise ValidationFailed.one("email_address", "No address is set; name one.", "required")
     _require_address(address)
@@ -94,18 +88,12 @@ def verify_status(*, actor: Actor, email_address: str | None) -> tuple[str, str]
 
 @contextmanager
 def _ses() -> Iterator[AwsClient]:
-    row = current()
+    row = EmailIdentity.current()
     if not (row.authentication and row.region):
         text = "SES is not set up: store its authentication and region in the e-mail identity first."
         raise ValidationFailed.one(NON_FIELD, text, "not_configured")
-    try:
+    with blaming(NON_FIELD, account="ses_account", unreadable="ses_secret_key"):
         yield gateway.client(identity_behind(row, session=SESSION), "ses", row.region)
-    except AwsError as error:
-        raise ValidationFailed.one(NON_FIELD, error.explain(), f"aws_{error.family}") from error
-    except PreconditionFailed as error:
-        raise ValidationFailed.one("ses_account", error.message, error.error_code()) from error
-    except (SecretUnreadable, KeyFileError) as error:
-        raise ValidationFailed.one("ses_secret_key", str(error), "secret_unreadable") from error
 
 
 def _apply_credentials(actor: Actor, row: EmailIdentity, fields: IdentityFields) -> None:

@@ -18,7 +18,7 @@ from cpm.models import (
     S3Repository,
     ServerSettings,
 )
-from cpm.services import audit, audit_chain, settings
+from cpm.services import audit, audit_chain
 
 RIGHT = "settings.change"
 BATCH = 500
@@ -56,7 +56,7 @@ def rotate(*, actor: Actor, path: Path) -> Rotation:
     changed += audit_chain.rewrap_key(keys)
     text = f"Encryption key {key_id} added; {changed} secrets encrypted again."
     audit.record(
-        actor, "field_keys.rotated", settings.current(), after={"key": key_id, "secrets": changed}, text=text
+        actor, "field_keys.rotated", ServerSettings.current(), after={"key": key_id, "secrets": changed}, text=text
     )
     return Rotation(key_id, changed)
 

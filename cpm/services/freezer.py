@@ -2,14 +2,15 @@
 
 from django.db import transaction
 
-from cpm.flows import deletion
+from cpm.flows import deletion, remains
+from cpm.flows.s3 import deletion as s3_deletion
 from cpm.flows.table import QUEUES
 from cpm.jobs import queue
 from cpm.lib.errors import NotFound, PreconditionFailed, ValidationFailed
 from cpm.lib.states import BACKUP_WITH_SNAPSHOTS
 from cpm.models import Actor, Backup
 from cpm.permissions import require
-from cpm.services import audit
+from cpm.services import audit, backup_deletion
 
 LONGEST_NAME = 255
 
@@ -19,7 +20,7 @@ def can_freeze(backup: Backup) -> bool:
     return (
         not backup.is_freezer_item
         and not backup.marked_for_deletion
-        and backup.status in BACKUP_WITH_SNAPSHOTS
+        and backup.status in BACKUP_WITH_SNAPSHOTS | remains.MOVED
     )
 
 
@@ -60,14 +61,17 @@ def update(*, actor: Actor, backup: Backup, name: str, description: str) -> Back
 
 
 def delete(*, actor: Actor, backup: Backup) -> None:
-    """Delete a frozen backup with its snapshots. Its record stays as long as the cleanup settings say."""
+    """Delete a frozen backup with its snapshots and its copies in S3. Its record stays as long as the cleanup settings say.
+
+    Raises PreconditionFailed while it is copied, archived or recovered from.
+    """
     require(actor, "backups.change")
     _frozen(backup)
-    if deletion.in_recovery(backup.pk):
-        raise PreconditionFailed("in_recovery", "A recovery is using the backup. Wait for it.")
+    backup_deletion.refuse_busy([backup])
     with transaction.atomic():
         Backup.objects.filter(pk=backup.pk).update(is_freezer_item=False, marked_for_deletion=True)
-        queue.create_jobs([deletion.job(backup)], engine_queues=QUEUES)
+        copied = s3_deletion.mark([backup.pk])
+        queue.create_jobs([deletion.job(backup, copies=bool(copied))], engine_queues=QUEUES)
         audit.record(actor, "frozen_backup.deleted", backup, before={"name": backup.name})
 
 

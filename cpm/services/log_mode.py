@@ -10,6 +10,7 @@ from django.db import Error, connection
 from cpm.lib import logs
 from cpm.lib.states import LogMode
 from cpm.models import Actor, ServerSettings
+from cpm.models.server import ONLY_ROW
 from cpm.services import settings
 
 log = structlog.get_logger(__name__)
@@ -42,7 +43,7 @@ class _Follower:
             # Before the query: a database that does not answer must not be asked by every request.
             self._looked = time.monotonic()
             found = (
-                ServerSettings.objects.filter(pk=settings.ONLY_ROW).values_list("log_mode", flat=True).first()
+                ServerSettings.objects.filter(pk=ONLY_ROW).values_list("log_mode", flat=True).first()
             )
             self._use(found or LogMode.STANDARD)
         finally:

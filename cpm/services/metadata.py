@@ -19,11 +19,11 @@ from cpm.models import (
     ProxySettings,
     Recovery,
     Schedule,
+    ServerSettings,
     Snapshot,
     Target,
     User,
 )
-from cpm.services import settings
 
 RIGHT = "settings.read"
 COUNTED = {
@@ -35,7 +35,7 @@ COUNTED = {
 def collect(*, actor: Actor, now: datetime) -> dict[str, Any]:
     """Everything, as JSON values."""
     permissions.require(actor, RIGHT)
-    row = settings.current()
+    row = ServerSettings.current()
     return {
         "product": "CPM",
         "cpm_name": row.name,
@@ -55,7 +55,7 @@ def collect(*, actor: Actor, now: datetime) -> dict[str, Any]:
             "cost_explorer": row.cost_explorer_enabled,
             "log_mode": row.log_mode,
             "own_aws_endpoint": bool(django_settings.CPM_AWS_ENDPOINT_URL),
-            "proxy": settings.row(ProxySettings).enabled,
+            "proxy": ProxySettings.current().enabled,
             "scan_resources": row.scan_resources,
         },
     }

@@ -16,14 +16,14 @@ from cpm.aws import gateway
 from cpm.aws.errors import AwsError, BadCredentials
 from cpm.flows import notify, tags
 from cpm.flows.identities import encrypt_secret, identity_behind
-from cpm.lib.errors import NON_FIELD, Conflict, PreconditionFailed, ValidationFailed
+from cpm.lib.errors import NON_FIELD, Conflict, ValidationFailed
 from cpm.lib.names import Problem
-from cpm.lib.secrets import KeyFileError, SecretUnreadable
 from cpm.lib.states import Authentication
-from cpm.models import Account, Actor, Notification, User
+from cpm.models import Account, Actor, Notification, ServerSettings, User
 from cpm.notifications import topics
 from cpm.notifications.daily import next_moment
-from cpm.services import accounts, audit, regions, scope, settings
+from cpm.services import accounts, audit, regions, scope
+from cpm.services.blame import blaming
 
 RIGHT = "notifications.change"
 SERVER_ROLE_RIGHT = "notifications.use_server_role"
@@ -255,7 +255,7 @@ def _topic(
     with _blaming(field):
         sns = gateway.client(identity_behind(row, session=SESSION), "sns", row.region)
         if create:
-            server = settings.current().server_id
+            server = ServerSettings.current().server_id
             labels: Mapping[str, str] = {tags.SERVER: str(server)}
             arn = topics.create(sns, topics.name_of(server, row.user_id, purpose), labels)
         else:
@@ -267,13 +267,6 @@ def _topic(
 
 @contextmanager
 def _blaming(field: str) -> Iterator[None]:
-    """What AWS refuses is a mistake in the settings."""
-    try:
+    fields: Mapping[type[AwsError], str] = {} if field == NON_FIELD else {BadCredentials: "sns_authentication"}
+    with blaming(field, account="sns_account", unreadable="sns_secret_key", fields=fields):
         yield
-    except AwsError as error:
-        blamed = "sns_authentication" if isinstance(error, BadCredentials) and field != NON_FIELD else field
-        raise ValidationFailed.one(blamed, error.explain(), f"aws_{error.family}") from error
-    except PreconditionFailed as error:
-        raise ValidationFailed.one("sns_account", error.message, error.error_code()) from error
-    except (SecretUnreadable, KeyFileError) as error:
-        raise ValidationFailed.one("sns_secret_key", str(error), "secret_unreadable") from error

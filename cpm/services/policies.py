@@ -9,7 +9,8 @@ from django.db import transaction
 
 from cpm import features, permissions
 from cpm.features import Feature
-from cpm.lib.errors import NotFound, ValidationFailed
+from cpm.flows.s3 import operation
+from cpm.lib.errors import NotFound, PreconditionFailed, ValidationFailed
 from cpm.lib.names import SERVER_DATA, Problem, name_problems
 from cpm.lib.states import AutoRemove, ConsideredSuccessful
 from cpm.models import Account, Actor, CustomTag, Policy, PolicySchedule, Schedule
@@ -115,9 +116,12 @@ def delete(*, actor: Actor, policy: Policy) -> None:
     """Removes the policy and, in the background, all its snapshots but for frozen backups.
 
     The records of its backups stay as long as the cleanup settings say. Raises `PreconditionFailed` while a
-    backup, copy or recovery of it is running.
+    backup, copy or recovery of it, or anything of it in S3, is running.
     """
     row = scope.locked(actor, RIGHT, policy, "policy")
+    if operation.running(row) is not None:
+        message = f"Something of policy {row.name} is running in S3. Wait for it, or abort it."
+        raise PreconditionFailed("s3_operation_running", message)
     backup_deletion.delete_policy_snapshots(actor=actor, policy=row, native_only=False)
     audit.record(actor, "policy.deleted", row, before=_state(row))
     row.delete()

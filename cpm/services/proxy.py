@@ -10,10 +10,12 @@ from django.db import transaction
 from cpm import permissions
 from cpm.aws import gateway
 from cpm.aws.proxy import Proxy, ProxyTrouble
+from cpm.flows import worker_proxy
 from cpm.flows.identities import decrypt_secret, encrypt_secret
 from cpm.lib.errors import NON_FIELD, ValidationFailed
 from cpm.lib.names import Problem
 from cpm.models import Actor, ProxySettings
+from cpm.models.server import ONLY_ROW
 from cpm.services import audit, settings
 
 RIGHT = settings.RIGHT
@@ -34,14 +36,14 @@ class ProxyFields(TypedDict, total=False):
     password: str
 
 
-def current() -> ProxySettings:
-    """The settings, made with their defaults on first use."""
-    return settings.row(ProxySettings)
-
-
 def in_force() -> Proxy | None:
-    """The proxy that calls to AWS take now. Raises `SecretUnreadable` when its password cannot be opened."""
-    row = ProxySettings.objects.filter(pk=settings.ONLY_ROW, enabled=True).first()
+    """The proxy that calls to AWS take now: that of this worker's place if it has one, else the server's.
+
+    Raises `SecretUnreadable` when its password cannot be opened.
+    """
+    if near := worker_proxy.at(django_settings.CPM_WORKER_PLACE):
+        return near
+    row = ProxySettings.objects.filter(pk=ONLY_ROW, enabled=True).first()
     return _proxy(row, decrypt_secret(row.password) if row.password else "") if row else None
 
 
@@ -76,7 +78,7 @@ def test_connection(*, actor: Actor, **fields: Unpack[ProxyFields]) -> None:
     What is left out is taken from the settings; the stored password only for its own address, port and user.
     """
     permissions.require(actor, RIGHT)
-    row = current()
+    row = ProxySettings.current()
     place = _place(row)
     stored = row.password
     _apply(row, fields)
@@ -107,23 +109,31 @@ def _apply(row: ProxySettings, fields: ProxyFields) -> None:
 
 
 def _check(row: ProxySettings, password: str, *, usable: bool) -> None:
-    problems: dict[str, list[Problem]] = {}
-    if row.address and (problem := _problem_of(row.address)):
-        problems["address"] = [(problem, "invalid")]
-    elif usable and not row.address:
-        problems["address"] = [("A proxy needs an address.", "required")]
-    if row.port is not None and not 1 <= row.port <= 65535:
-        problems["port"] = [("This must be a number from 1 to 65535.", "invalid")]
-    elif usable and row.port is None:
-        problems["port"] = [("A proxy needs a port.", "required")]
-    if ":" in row.username:
-        problems["user"] = [("A user's name has no colon: it would end there.", "invalid")]
-    # Basic authentication says nothing about how other characters are sent.
-    for name, text in (("user", row.username), ("password", password)):
-        if not (text.isascii() and text.isprintable()):
-            problems[name] = [("This may only have printable ASCII characters.", "invalid")]
+    problems = problems_of(row.address, row.port, row.username, password, usable=usable)
     if problems:
         raise ValidationFailed(problems)
+
+
+def problems_of(
+    address: str, port: int | None, user: str, password: str, *, usable: bool
+) -> dict[str, list[Problem]]:
+    """What is wrong with a proxy, by address, port, user and password; `usable` is one that has all that it needs."""
+    problems: dict[str, list[Problem]] = {}
+    if address and (problem := _problem_of(address)):
+        problems["address"] = [(problem, "invalid")]
+    elif usable and not address:
+        problems["address"] = [("A proxy needs an address.", "required")]
+    if port is not None and not 1 <= port <= 65535:
+        problems["port"] = [("This must be a number from 1 to 65535.", "invalid")]
+    elif usable and port is None:
+        problems["port"] = [("A proxy needs a port.", "required")]
+    if ":" in user:
+        problems["user"] = [("A user's name has no colon: it would end there.", "invalid")]
+    # Basic authentication says nothing about how other characters are sent.
+    for name, text in (("user", user), ("password", password)):
+        if not (text.isascii() and text.isprintable()):
+            problems[name] = [("This may only have printable ASCII characters.", "invalid")]
+    return problems
 
 
 def _problem_of(address: str) -> str:

@@ -11,12 +11,13 @@ from cpm import permissions
 from cpm.flows import recover
 from cpm.flows.identities import encrypt_secret
 from cpm.jobs import queue
-from cpm.lib.errors import PreconditionFailed, ValidationFailed
-from cpm.lib.states import RecoveryStatus, RecoveryType, SnapshotKind
+from cpm.lib.errors import Conflict, PreconditionFailed, ValidationFailed
+from cpm.lib.states import CopyStatus, RecoveryStatus, RecoveryType, SnapshotKind
 from cpm.models import Actor, Job, Recovery, Snapshot
-from cpm.services import audit, recovery_checks, scope
+from cpm.services import audit, recovery_checks, s3_recovery_checks, scope
 
-START, DELETE = "recoveries.start", "recoveries.delete"
+START, DELETE, ABORT_FROM_S3 = "recoveries.start", "recoveries.delete", "s3_operations.abort"
+GOING = (CopyStatus.INITIALIZING, CopyStatus.IN_PROGRESS)
 DR_KINDS = frozenset({SnapshotKind.DR_VOLUME, SnapshotKind.DR_INSTANCE})
 Request = Mapping[str, Any]
 
@@ -65,14 +66,82 @@ def recover_instance(
     return _start(actor, snapshot, RecoveryType.INSTANCE, kept, credentials, now)
 
 
+def recover_volume_from_s3(
+    *, actor: Actor, snapshot: Snapshot, request: Request, credentials: Mapping[str, str] | None, now: datetime
+) -> Recovery:
+    """Make a new volume from the copy of a volume's snapshot in S3, and attach it if asked to.
+
+    Works when the snapshot itself is gone, for volumes of instances and for others alike. Raises what
+    `recover_volume` raises.
+    """
+    if snapshot.kind != SnapshotKind.VOLUME:
+        raise PreconditionFailed("not_a_volume", "This record is not the snapshot of a volume.")
+    permissions.require(actor, START)
+    s3_recovery_checks.recoverable(snapshot, request)
+    problems = recovery_checks.Problems()
+    where = s3_recovery_checks.target(actor, snapshot, request, problems)
+    recovery_checks.volume(snapshot, request, where["target_region"], problems)
+    s3_recovery_checks.check(snapshot, request, where["target_region"], problems)
+    problems.raise_any()
+    given = s3_recovery_checks.kept(_given(request))
+    kept = {**given, **where, "preserve_tags": request.get("preserve_tags", True)}
+    return _start(actor, snapshot, RecoveryType.VOLUME, kept, credentials, now, from_s3=True)
+
+
+def recover_instance_from_s3(
+    *, actor: Actor, snapshot: Snapshot, request: Request, credentials: Mapping[str, str] | None, now: datetime
+) -> Recovery:
+    """Launch the instance of a backup again, its volumes from their copies in S3. Raises what `recover_instance` raises."""
+    if snapshot.kind != SnapshotKind.INSTANCE:
+        raise PreconditionFailed("not_an_instance", "This record is not that of an instance.")
+    permissions.require(actor, START)
+    s3_recovery_checks.recoverable(snapshot, request)
+    request = {**request, "restore_from": s3_recovery_checks.restore_from(snapshot, request)}
+    problems = recovery_checks.Problems()
+    where = s3_recovery_checks.target(actor, snapshot, request, problems)
+    recovery_checks.instance(snapshot, request, where["target_region"], problems)
+    s3_recovery_checks.check(snapshot, request, where["target_region"], problems)
+    problems.raise_any()
+    kept = {
+        **s3_recovery_checks.kept(_given(request)),
+        **where,
+        "num_instances_to_recover": request.get("num_instances_to_recover", 1),
+        "preserve_tags": request.get("preserve_tags", True),
+    }
+    return _start(actor, snapshot, RecoveryType.INSTANCE, kept, credentials, now, from_s3=True)
+
+
 def abort(*, actor: Actor, recovery: Recovery) -> None:
     """Stop a running recovery; what it has made is removed. Raises PreconditionFailed if it is over."""
     permissions.require(actor, START)
-    job = Job.objects.filter(kind=recover.KIND, subject_type=recover.SUBJECT, subject_id=recovery.pk).first()
     with transaction.atomic():
-        if job is None or not queue.request_abort(job.pk):
+        if not _stop(actor, recovery):
             raise PreconditionFailed("not_running", "The recovery is not running.")
-        audit.record(actor, "recovery.aborted", recovery, text=f"Recovery {recovery.pk} asked to stop.")
+
+
+def abort_from_s3(*, actor: Actor, recovery: Recovery) -> None:
+    """Stop a running recovery from S3, as those may who run operations in S3. Raises `Conflict` if it is none, or over.
+
+    One that has been asked to stop already is asked again without harm.
+    """
+    with transaction.atomic():
+        row = scope.locked(actor, ABORT_FROM_S3, recovery, "recovery")
+        if not row.from_s3:
+            raise Conflict("not_from_s3", f"Recovery {row.pk} does not recover from S3.")
+        if not _stop(actor, row) and row.status != RecoveryStatus.IN_PROGRESS:
+            raise Conflict("not_running", f"Recovery {row.pk} is not running.")
+
+
+def _stop(actor: Actor, recovery: Recovery) -> bool:
+    """Ask the recovery's job to stop; whether it was open and had not been asked."""
+    job = Job.objects.filter(kind=recover.KIND, subject_type=recover.SUBJECT, subject_id=recovery.pk).first()
+    if job is None or not queue.request_abort(job.pk):
+        return False
+    for status in ("s3_status", "retrieve_status"):
+        going = Recovery.objects.filter(pk=recovery.pk, from_s3=True, **{f"{status}__in": GOING})
+        going.update(**{status: CopyStatus.ABORTING})
+    audit.record(actor, "recovery.aborted", recovery, text=f"Recovery {recovery.pk} asked to stop.")
+    return True
 
 
 def delete(*, actor: Actor, recovery: Recovery) -> None:
@@ -98,6 +167,8 @@ def _start(
     request: dict[str, Any],
     credentials: Mapping[str, str] | None,
     now: datetime,
+    *,
+    from_s3: bool = False,
 ) -> Recovery:
     secret = _secret(credentials)
     backup = snapshot.backup
@@ -110,6 +181,7 @@ def _start(
             snapshot=snapshot,
             recovery_type=kind,
             from_dr=snapshot.kind in DR_KINDS,
+            from_s3=from_s3,
             request=request,
             recovery_time=now,
             backup_time=backup.start_time,

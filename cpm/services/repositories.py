@@ -3,12 +3,14 @@
 import base64
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import datetime, timedelta
 from typing import Any
 
 import structlog
 from django.db import transaction
+from django.db.models import Q
 
 from cpm import permissions
 from cpm.aws import errors as aws_errors
@@ -16,21 +18,23 @@ from cpm.aws.errors import AwsError
 from cpm.aws.gateway import AwsClient, client
 from cpm.flows import repositories as flow
 from cpm.flows.identities import encrypt_secret, identity_of
+from cpm.flows.s3 import verification
+from cpm.flows.s3.verification import Verification
 from cpm.flows.table import QUEUES
 from cpm.jobs import queue
 from cpm.lib.errors import Conflict, InUse, PreconditionFailed, ValidationFailed
 from cpm.lib.names import name_problems
 from cpm.lib.secrets import KeyFileError, SecretUnreadable
-from cpm.lib.states import DeletionStatus, VerifyDepth
-from cpm.models import Account, Actor, S3Repository
+from cpm.lib.states import DeletionStatus, RecoveryStatus, VerifyDepth, VerifyResult
+from cpm.models import Account, Actor, Job, Recovery, S3Repository, ServerSettings
 from cpm.repository import errors as engine_errors
 from cpm.repository import repository as engine
 from cpm.repository.errors import RepositoryError
 from cpm.repository.keys import PREFIX as KEYS
 from cpm.repository.keys import RawKey
 from cpm.repository.store import Store
-from cpm.repository.verify import Report
 from cpm.services import audit, regions, scope
+from cpm.services.blame import blaming, refusal
 
 log = structlog.get_logger(__name__)
 
@@ -39,7 +43,12 @@ FOLDER = "cpm"
 SLOT = "server"
 """Name of the key slot that this server opens a repository with."""
 KEY_BYTES = 32
+DAY = timedelta(days=1)
 BUCKET = "aws_bucket_name"
+BLAMED: Mapping[type[AwsError], str] = {
+    aws_errors.BadCredentials: "account",
+    aws_errors.RegionDisabled: "aws_region",
+}
 
 # S3 user guide, "General purpose bucket naming rules".
 _BUCKET_NAME = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
@@ -73,11 +82,12 @@ def create(
     )  # fmt: skip
     if S3Repository.objects.filter(user=holder.user, name=name).exists():
         raise Conflict("unique", "There is a S3 repository with this name already.", field="name")
-    with _refusing():
+    with refusing():
         s3 = client(identity_of(holder, session="cpm-repository"), "s3", aws_region)
-        _check_bucket(s3, row)
+        check_place(s3, row)
+        _check_encryption(s3, row)
         # Whoever creates the same one at this moment waits here for the end of this transaction.
-        _insert(row)
+        insert(row)
         _make(row, RawKey(key))
     audit.record(actor, "repository.created", row, after=audit.state_of(row))
     return row
@@ -98,12 +108,16 @@ def update(*, actor: Actor, repository: S3Repository, description: str | None = 
 def delete(*, actor: Actor, repository: S3Repository, force: bool = False) -> None:
     """Starts the deletion of the data; the record goes with it. With `force` the record goes also when S3 keeps data.
 
-    Raises `InUse` while policies copy to it. Repeating it is harmless, and forces a deletion that runs already.
+    Raises `InUse` while policies copy to it or recoveries read from it. Repeating it is harmless, and forces a deletion that runs already.
     """
     row = scope.locked(actor, RIGHT, repository, "S3 repository")
     policies = [f"policy {name}" for name in row.policies.order_by("name").values_list("name", flat=True)]
-    if policies:
-        raise InUse("S3 repository", policies)
+    going = Recovery.objects.filter(
+        status=RecoveryStatus.IN_PROGRESS, from_s3=True, backup__s3_copies__repository=row
+    )
+    recoveries = [f"recovery {pk}" for pk in going.order_by("pk").values_list("pk", flat=True).distinct()]
+    if policies or recoveries:
+        raise InUse("S3 repository", [*policies, *recoveries])
     running = row.deletion_status == DeletionStatus.IN_PROGRESS
     if running and row.deletion_forced >= force:
         return
@@ -121,10 +135,33 @@ def start_verification(*, actor: Actor, repository: S3Repository, depth: VerifyD
     being deleted."""
     with transaction.atomic():
         row = scope.locked(actor, RIGHT, repository, "S3 repository")
-        _refuse_deleted(row)
+        refuse_deleted(row)
         text = f"Verification of S3 repository “{row.name}” requested: {depth.label.lower()}."
         audit.record(actor, "repository.verification_requested", row, text=text)
-        queue.create_jobs([flow.verify_job(row, depth)], engine_queues=QUEUES)
+        queue.create_jobs([verification.job(row, depth)], engine_queues=verification.QUEUES)
+
+
+def verify_due(*, now: datetime) -> list[Job]:
+    """Start the verifications that are due by the repositories' own settings.
+
+    Any number of processes may call this at once, and as often as they like: a repository has one a day at most.
+    """
+    with transaction.atomic():
+        rows = S3Repository.objects.select_for_update(of=("self",), skip_locked=True, no_key=True)
+        waiting = rows.filter(verify_every_days__gt=0, deletion_status=DeletionStatus.NONE)
+        due = [row for row in waiting.select_related("account").order_by("pk") if _is_due(row, now)]
+        specs = [verification.job(row, VerifyDepth(row.verify_depth)) for row in due]
+        return queue.create_jobs(specs, engine_queues=verification.QUEUES) if specs else []
+
+
+def _is_due(row: S3Repository, now: datetime) -> bool:
+    # One that could not be carried out is tried again the next day.
+    failed = row.last_verify_result == VerifyResult.FAILED
+    wait = DAY if failed else row.verify_every_days * DAY
+    if (row.last_verified_at or row.created_at) + wait > now:
+        return False
+    jobs = Job.objects.filter(kind=verification.KIND, subject_type=verification.SUBJECT, subject_id=row.pk)
+    return not jobs.filter(Q(finished_at=None) | Q(created_at__gt=now - DAY)).exists()
 
 
 def verify(
@@ -132,19 +169,22 @@ def verify(
     actor: Actor,
     repository: S3Repository,
     depth: VerifyDepth,
-    on_progress: Callable[[int, int], None] | None = None,
-) -> Report:
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Verification:
     """Verify it now, in this process. The result stays on the record. Raises `PreconditionFailed` when it cannot be
     read at all."""
     with transaction.atomic():
         row = scope.locked(actor, RIGHT, repository, "S3 repository")
-        _refuse_deleted(row)
+        refuse_deleted(row)
     with reading(row):
-        report = flow.check(row, depth, on_progress=on_progress)
+        found = verification.check(row, depth, on_progress=on_progress)
+    damage = found.report.damage
     with transaction.atomic():
-        text = f"S3 repository “{row.name}” verified ({depth.label.lower()}): {len(report.damage)} objects are damaged."
+        text = (
+            f"S3 repository “{row.name}” verified ({depth.label.lower()}): {len(damage)} objects are damaged."
+        )
         audit.record(actor, "repository.verified", row, text=text)
-    return report
+    return found
 
 
 @contextmanager
@@ -159,7 +199,7 @@ def reading(row: S3Repository) -> Iterator[None]:
         raise PreconditionFailed("repository_unreadable", message) from error
 
 
-def _refuse_deleted(row: S3Repository) -> None:
+def refuse_deleted(row: S3Repository) -> None:
     if row.deletion_status == DeletionStatus.IN_PROGRESS:
         raise PreconditionFailed("being_deleted", f"S3 repository {row.name} is being deleted.")
 
@@ -177,8 +217,8 @@ def _check_fields(name: str, bucket: str, region: str) -> None:
     regions.require_enabled(region, field="aws_region")
 
 
-def _check_bucket(s3: AwsClient, row: S3Repository) -> None:
-    """The bucket is there, in that region, and encrypts what is put into it."""
+def check_place(s3: AwsClient, row: S3Repository) -> None:
+    """The bucket is there, in that region. Remembers whether it keeps versions. Raises `ValidationFailed`, `AwsError`."""
     said = s3.call("GetBucketLocation", Bucket=row.aws_bucket_name).get("LocationConstraint")
     region = _LOCATIONS.get(said, str(said))
     if region != row.aws_region:
@@ -186,6 +226,11 @@ def _check_bucket(s3: AwsClient, row: S3Repository) -> None:
             f"Bucket {row.aws_bucket_name} is in {region}, not in {row.aws_region}; give its own region."
         )
         raise ValidationFailed.one("aws_region", message, "wrong_region")
+    versioning = s3.call("GetBucketVersioning", Bucket=row.aws_bucket_name)
+    row.versioned = versioning.get("Status") in ("Enabled", "Suspended")
+
+
+def _check_encryption(s3: AwsClient, row: S3Repository) -> None:
     try:
         s3.call("GetBucketEncryption", Bucket=row.aws_bucket_name)
     except AwsError as error:
@@ -196,11 +241,9 @@ def _check_bucket(s3: AwsClient, row: S3Repository) -> None:
             "create the repository."
         )
         raise ValidationFailed.one(BUCKET, message, "not_encrypted") from error
-    versioning = s3.call("GetBucketVersioning", Bucket=row.aws_bucket_name)
-    row.versioned = versioning.get("Status") in ("Enabled", "Suspended")
 
 
-def _insert(row: S3Repository) -> None:
+def insert(row: S3Repository) -> None:
     with (
         scope.name_is_unique("S3 repository", "s3_repository_name_of_user"),
         scope.name_is_unique("S3 repository in this bucket", "s3_repository_place"),
@@ -211,7 +254,7 @@ def _insert(row: S3Repository) -> None:
 def _make(row: S3Repository, key: RawKey) -> None:
     """Initialise the engine's repository. If that fails, what was written is removed again."""
     store = flow.store_of(row)
-    server = flow.server_id()
+    server = ServerSettings.current().server_id
     _clear_unfinished(row, store)
     try:
         made = engine.create(store, key, owner=server, slot_name=SLOT)
@@ -228,7 +271,7 @@ def _clear_unfinished(row: S3Repository, store: Store) -> None:
     """The folder must be empty, but for what a creation by this very server left when it broke off."""
     where = f"The folder {row.prefix} of bucket {row.aws_bucket_name}"
     owner = flow.owner_of(store)
-    if owner is not None and owner != flow.server_id():
+    if owner is not None and owner != ServerSettings.current().server_id:
         message = (
             f"{where} holds a repository of another server ({owner}). Two servers in one repository would delete each "
             "other's copies: choose another name or another bucket."
@@ -256,29 +299,16 @@ def _remove(row: S3Repository, store: Store) -> None:
 
 
 @contextmanager
-def _refusing() -> Iterator[None]:
+def refusing() -> Iterator[None]:
     """Whatever AWS or the store refuses becomes a refusal of the input that led there."""
     try:
-        yield
-    except AwsError as error:
-        raise _refusal(error) from error
+        with blaming(BUCKET, account="account", unreadable="account", fields=BLAMED):
+            yield
     except RepositoryError as error:
         if isinstance(error.__cause__, AwsError):
-            raise _refusal(error.__cause__) from error
+            raise refusal(error.__cause__, BUCKET, BLAMED) from error
         field = "name" if isinstance(error, engine_errors.RepositoryExists) else BUCKET
         raise ValidationFailed.one(field, str(error), "unsuitable") from error
-    except PreconditionFailed as error:
-        raise ValidationFailed.one("account", str(error), error.error_code()) from error
-    except (SecretUnreadable, KeyFileError) as error:
-        raise ValidationFailed.one("account", str(error), "secret_unreadable") from error
-
-
-def _refusal(error: AwsError) -> ValidationFailed:
-    fields: dict[type[AwsError], str] = {
-        aws_errors.BadCredentials: "account",
-        aws_errors.RegionDisabled: "aws_region",
-    }
-    return ValidationFailed.one(fields.get(type(error), BUCKET), error.explain(), f"aws_{error.family}")
 
 
 def in_reach(actor: Actor) -> Any:

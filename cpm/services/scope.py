@@ -1,7 +1,7 @@
 """What every service needs of scoping: rows are looked up inside what the actor's right reaches, and nowhere else."""
 
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import TypeVar
 
 from django.db import IntegrityError, models, transaction
@@ -9,7 +9,7 @@ from django.db.models import QuerySet
 
 from cpm import permissions
 from cpm.lib.errors import Conflict, NotFound
-from cpm.models import Actor, User
+from cpm.models import Account, Actor, User
 
 Row = TypeVar("Row", bound=models.Model)
 
@@ -55,9 +55,26 @@ def owner(actor: Actor, right: str, id: int, *, field: str = "user") -> User:
     )
 
 
-@contextmanager
-def name_is_unique(what: str, constraint: str) -> Iterator[None]:
+def account(actor: Actor, right: str, id: int, *, of: int | None = None) -> Account:
+    """The account that something new, or something that moves, shall belong to; it cannot be deleted meanwhile.
+
+    `of` is the user whose account it must be. Raises `PermissionDenied`, and `NotFound` for one out of reach.
+    """
+    permissions.require(actor, right)
+    rows = permissions.visible(actor.user, Account.objects.select_related("user"), right)
+    rows = rows if of is None else rows.filter(user=of)
+    locked = rows.select_for_update(of=("self",), no_key=True)
+    return referred(locked, id, what="account", field="account")
+
+
+def name_is_unique(what: str, constraint: str) -> AbstractContextManager[None]:
     """Turns a violation of the constraint, and of no other, into a `Conflict` on the field `name`."""
+    return is_unique(constraint, field="name", otherwise=f"There is a {what} with this name already.")
+
+
+@contextmanager
+def is_unique(constraint: str, *, field: str, otherwise: str) -> Iterator[None]:
+    """Turns a violation of the constraint, and of no other, into a `Conflict` on the field, with these words."""
     try:
         with transaction.atomic():
             yield
@@ -65,4 +82,4 @@ def name_is_unique(what: str, constraint: str) -> Iterator[None]:
         broken = getattr(getattr(error.__cause__, "diag", None), "constraint_name", None)
         if broken != constraint:
             raise
-        raise Conflict("unique", f"There is a {what} with this name already.", field="name") from error
+        raise Conflict("unique", otherwise, field=field) from error

@@ -16,8 +16,8 @@ from cpm.flows import server_dump, server_snapshot
 from cpm.flows.server_dump import BadDump, Dump, Reader
 from cpm.lib.errors import PreconditionFailed
 from cpm.lib.states import Role
-from cpm.models import Actor, User
-from cpm.services import audit, settings
+from cpm.models import Actor, ServerSettings, User
+from cpm.services import audit
 
 log = structlog.get_logger(__name__)
 
@@ -83,7 +83,7 @@ def _record(dump: Dump) -> None:
     if root is not None:
         text = f"The server's database was restored from its backup of {dump.created}: {rows} rows."
         after = {"server_id": dump.server_id, "created": dump.created, "rows": rows}
-        audit.record(Actor.of(root, source=SOURCE), "server.restored", settings.current(), after=after, text=text)
+        audit.record(Actor.of(root, source=SOURCE), "server.restored", ServerSettings.current(), after=after, text=text)
 
 
 def _check(raw: psycopg.Connection[Any], reader: Reader) -> None:

@@ -1,28 +1,29 @@
 """Settings of this server, which root may change. Every kind has one row, made with its defaults on first use."""
 
 from collections.abc import Mapping
-from typing import Any, TypedDict, TypeVar, Unpack
+from typing import Any, NotRequired, TypedDict, TypeVar, Unpack
 
-from django.db import models, transaction
+from django.db import transaction
 
 from cpm import permissions
 from cpm.lib.errors import ValidationFailed
 from cpm.lib.names import Problem
-from cpm.lib.states import KeyDetection
+from cpm.lib.states import CleanupType, KeyDetection
 from cpm.models import Actor, ServerSettings
+from cpm.models.server import ONLY_ROW, OneRow
 from cpm.services import audit
 
-Row = TypeVar("Row", bound=models.Model)
+Row = TypeVar("Row", bound=OneRow)
 
 RIGHT = "settings.change"
 COST_EXPLORER_RIGHT = "cost_explorer.change"
-ONLY_ROW = 1
 A_MONTH = 24 * 31
 
 
 class CleanupFields(TypedDict):
-    """Hours between cleanups, and for how many days things are kept."""
+    """Hours between cleanups, for how many days things are kept, and which cleanup `cleanup.run_chosen` starts."""
 
+    cleanup_type: NotRequired[CleanupType]
     cleanup_interval: int
     keep_deleted_backup_records: int
     keep_user_audit_logs_days: int
@@ -57,20 +58,10 @@ LIMITS = {
 }
 
 
-def row(model: type[Row]) -> Row:
-    """The one row of a kind of settings."""
-    return model._default_manager.get_or_create(pk=ONLY_ROW)[0]
-
-
-def current() -> ServerSettings:
-    """The settings that are no kind of their own."""
-    return row(ServerSettings)
-
-
 def locked(actor: Actor, model: type[Row], right: str = RIGHT) -> Row:
     """The row for a change in this transaction. Raises `PermissionDenied` without the right."""
     permissions.require(actor, right)
-    row(model)
+    model.current()
     return model._default_manager.select_for_update().get(pk=ONLY_ROW)
 
 

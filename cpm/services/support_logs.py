@@ -39,7 +39,6 @@ from cpm.models import (
     ServerSettings,
     Step,
 )
-from cpm.services.settings import current
 from cpm.services.support_secrets import Scrubber, read_lines
 
 log = structlog.get_logger(__name__)
@@ -89,7 +88,7 @@ def collect(*, actor: Actor, wanted: Wanted, now: datetime) -> Download:
     What cannot be read is named in `problems.txt` of the archive; everything else is there nevertheless.
     """
     permissions.require(actor, RIGHT)
-    server = current()
+    server = ServerSettings.current()
     name = f"cpm-logs-{server.name or server.server_id}-{now:%Y%m%d-%H%M%S}"
     name = "".join(
         letter if letter.isascii() and (letter.isalnum() or letter in "-_.") else "-" for letter in name
@@ -133,7 +132,7 @@ class _Collector:
             self.problems.append(f"{name} is not complete: {error}")
 
     def _summary(self) -> Iterator[str]:
-        server = current()
+        server = ServerSettings.current()
         yield _json(
             {
                 "server": str(server.server_id), "name": server.name, "made_at": self.now, "logs_since": self.since,

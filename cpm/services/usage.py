@@ -19,7 +19,7 @@ INSERT INTO cpm_usagerecord (day, report_time, user_id, username, account_id, ac
 SELECT %(day)s, %(now)s, u.id, u.username, a.id, a.name,
     count(r.*) FILTER (WHERE r.resource_type = 'instances'),
     count(r.*) FILTER (WHERE r.resource_type = 'instances' AND r.dr),
-    0,
+    count(r.*) FILTER (WHERE r.resource_type = 'instances' AND r.s3),
     coalesce(sum(r.gib) FILTER (WHERE r.resource_type = 'volumes'), 0),
     coalesce(sum(r.gib) FILTER (WHERE r.resource_type IN ('rds_databases', 'rds_clusters')), 0),
     coalesce(sum(r.gib) FILTER (WHERE r.resource_type = 'redshift_clusters'), 0),
@@ -32,7 +32,7 @@ FROM cpm_account a
 JOIN cpm_user u ON u.id = a.user_id
 LEFT JOIN cpm_serversettings s ON true
 LEFT JOIN (
-    SELECT p.account_id, t.resource_type, bool_or(p.dr_enabled) AS dr,
+    SELECT p.account_id, t.resource_type, bool_or(p.dr_enabled) AS dr, bool_or(p.enabled AND p.s3_enabled) AS s3,
         max(CASE jsonb_typeof(t.details -> 'capacity') WHEN 'number' THEN (t.details -> 'capacity')::numeric END) AS gib
     FROM cpm_target t JOIN cpm_policy p ON p.id = t.policy_id
     GROUP BY p.account_id, t.resource_type, t.aws_region, t.aws_resource_id
@@ -42,7 +42,7 @@ GROUP BY u.id, a.id, s.scan_resources, s.capture_vpcs
 ORDER BY a.id
 ON CONFLICT (account_id, day) DO UPDATE SET
     report_time = excluded.report_time, user_id = excluded.user_id, username = excluded.username,
-    account_name = excluded.account_name, instances = excluded.instances, instances_dr = excluded.instances_dr,
+    account_name = excluded.account_name, instances = excluded.instances, instances_dr = excluded.instances_dr, instances_s3 = excluded.instances_s3,
     independent_volumes_gib = excluded.independent_volumes_gib, rds_gib = excluded.rds_gib,
     redshift_gib = excluded.redshift_gib, dynamodb_gib = excluded.dynamodb_gib, efs = excluded.efs,
     scanning_tags = excluded.scanning_tags, capturing_vpcs = excluded.capturing_vpcs

@@ -22,12 +22,14 @@ from cpm.models import (
     Backup,
     CustomTag,
     DisableTime,
+    ExploreSession,
     Job,
     LogLine,
     Notification,
     Policy,
     PolicySchedule,
     Recovery,
+    S3Copy,
     S3Repository,
     Schedule,
     ScriptLog,
@@ -37,6 +39,9 @@ from cpm.models import (
     Target,
     TargetVolume,
     User,
+    WorkerConfiguration,
+    WorkerTag,
+    WorkerTest,
 )
 from cpm.services import audit, users
 
@@ -44,18 +49,24 @@ OPEN = (JobState.QUEUED, JobState.RUNNING)
 Assigned: type[models.Model] = User.applied_managed_users.through
 # Whose rows go with a user, by the path to it; whatever refers to others stands before them.
 BELONGINGS: Sequence[tuple[type[models.Model], str]] = (
-    (Step, "job__user"), (Job, "user"), (Recovery, "user"), (ScriptLog, "backup__user"), (Snapshot, "backup__user"),
-    (Backup, "user"), (Alert, "user"), (CustomTag, "policy__user"), (TargetVolume, "target__policy__user"),
-    (Target, "policy__user"), (PolicySchedule, "policy__user"), (Policy, "user"), (S3Repository, "user"), (DisableTime, "schedule__user"),
-    (PolicySchedule, "schedule__user"), (Schedule, "user"), (Notification, "user"), (Account, "user"),
-    (StoredAnswer, "user"), (ApiKey, "user"), (Assigned, "from_user"), (Assigned, "to_user"), (LogEntry, "user"),
+    (Step, "job__user"), (Job, "user"), (ExploreSession, "user"), (Recovery, "user"), (ScriptLog, "backup__user"),
+    (S3Copy, "backup__user"), (Snapshot, "backup__user"), (Backup, "user"), (Alert, "user"), (CustomTag, "policy__user"),
+    (TargetVolume, "target__policy__user"), (Target, "policy__user"), (PolicySchedule, "policy__user"), (Policy, "user"),
+    (S3Repository, "user"), (DisableTime, "schedule__user"), (PolicySchedule, "schedule__user"), (Schedule, "user"),
+    (Notification, "user"), (WorkerTest, "configuration__user"), (WorkerConfiguration, "user"),
+    (WorkerTag, "account__user"), (Account, "user"), (StoredAnswer, "user"), (ApiKey, "user"), (Assigned, "from_user"),
+    (Assigned, "to_user"), (LogEntry, "user"),
 )  # fmt: skip
 # Whose log goes too: rows of this path under this subject of log lines.
 LOGGED: Mapping[str, tuple[type[models.Model], str]] = {
     "backup": (Backup, "user"),
     "recovery": (Recovery, "user"),
+    "explore_session": (ExploreSession, "user"),
     "cleanup": (User, "pk"),
+    "s3_cleanup": (Policy, "user"),
+    "archive": (Policy, "user"),
     "notification": (Notification, "user"),
+    "worker_test": (WorkerTest, "configuration__user"),
 }
 
 

@@ -17,7 +17,11 @@ def now() -> datetime:
 
 @dataclass
 class Timing:
-    """Seconds from the call until the thing has settled."""
+    """Seconds from the call until the thing has settled.
+
+    ``retrieval_seconds`` is what the retrieval of an archived object takes, and ``archive_day_seconds`` how long a day
+    is of those for which it then stays.
+    """
 
     snapshot_seconds: float = 0.0
     copy_seconds: float = 0.0
@@ -25,6 +29,8 @@ class Timing:
     volume_seconds: float = 0.0
     instance_seconds: float = 0.0
     command_seconds: float = 0.0
+    retrieval_seconds: float = 0.0
+    archive_day_seconds: float = 86400.0
 
 
 @dataclass

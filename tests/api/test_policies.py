@@ -137,7 +137,7 @@ def test_a_disabled_policy_does_not_run(call, account):
     assert (status, codes(content)) == (412, {"non_field_errors": ["policy_disabled"]})
 
 
-@pytest.mark.parametrize("tail", ["", "native/"])
+@pytest.mark.parametrize("tail", ["", "native/", "s3/"])
 def test_snapshots_of_a_policy_are_deleted(call, account, tail):
     backup = factories.backup(factories.policy(account))
 

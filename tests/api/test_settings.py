@@ -31,6 +31,22 @@ def test_cleanup_settings_are_read_and_changed_by_root():
     assert codes(missing[1]) == {name: ["required"] for name in CLEANUP if name != "cleanup_interval"}
 
 
+def test_the_settings_say_which_cleanup_is_started_on_demand():
+    call = Caller(factories.root())
+    copy = factories.s3_copy()
+
+    _, kept = call("POST", "settings/cleanup/", CLEANUP)
+    status, chosen = call("POST", "settings/cleanup/", {**CLEANUP, "cleanup_type": "s3"})
+    started = call("POST", "settings/cleanup/run/")
+    _, after = call("GET", "settings/cleanup/")
+
+    assert (kept["cleanup_type"], status, chosen["cleanup_type"]) == ("snapshots", 201, "s3")
+    assert started == (202, b"")
+    assert after["last_s3_cleanup_time"] and not after["last_cleanup_time"]
+    assert Job.objects.get(kind="s3_cleanup").subject_id == copy.backup.policy_id
+    assert not Job.objects.filter(kind="cleanup").exists()
+
+
 def test_security_settings_are_read_and_changed_by_root():
     call = Caller(factories.root())
 

@@ -10,7 +10,6 @@ import base64
 import hashlib
 import json
 import os
-import random
 import resource
 import shutil
 import subprocess
@@ -20,6 +19,7 @@ import threading
 import time
 import urllib.request
 import uuid
+import zlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count
@@ -28,22 +28,28 @@ from statistics import median
 from typing import Any
 
 import boto3
+import zstandard
+from blake3 import blake3
 from botocore.config import Config
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from cpm.aws import gateway
 from cpm.aws.ebs_direct import BLOCK, EbsDirect
 from cpm.aws.identity import Keys
 from cpm.aws.linear_checksum import LinearChecksum
 from cpm.aws.s3_objects import S3Objects
+from cpm.flows.s3.copy_blocks import AHEAD, Source, Tally, copy_blocks, threads
+from cpm.flows.s3.restore_blocks import READERS, restore_part
+from cpm.repository.blocks import is_zero
 from cpm.repository.keys import RawKey
 from cpm.repository.manifest import Draft, Manifest
 from cpm.repository.reader import Reader
-from cpm.repository.repository import Repository, create
-from cpm.repository.store import Retrying
-from cpm.repository.store_boto import BotoObjects
+from cpm.repository.repository import Repository, create, open_repository
 from cpm.repository.store_direct import DirectObjects
 from cpm.repository.store_s3 import S3Store
-from cpm.repository.writer import CopyWriter
+from cpm.repository.writer import LEVEL, WORTH_PACKING, CopyWriter
+from tests.benchmarks.boto_objects import BotoObjects
+from tests.benchmarks.repository_image import Image
 
 REGION, BUCKET = "us-east-1", "bucket"
 KEYS = Keys("AKIDEXAMPLE", "secret", account_number="123456789012")
@@ -51,9 +57,6 @@ THREADS = 16
 """Of the boto3 pipelines, as usual; more make them slower."""
 MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 CORES = os.cpu_count() or 2
-AHEAD = 64
-READERS = 4
-"""Threads that fetch packs for a restore: most of the time they wait for S3."""
 GOALS = {"copy / boto3": 2.0, "download / dsnap": 1.2}
 FSP_UPLOAD = 239
 """MB/s of AWS's flexible-snapshot-proxy writing into a stub of the same kind on such a machine."""
@@ -69,12 +72,14 @@ def main(arguments: Sequence[str]) -> None:
     given = options.parse_args(arguments)
     with tempfile.TemporaryDirectory(dir=MEMORY) as folder:
         image = Path(folder) / "image"
-        make_image(image, given.mib)
+        Image(given.mib * 1024 * 1024 // BLOCK).write(image)
         names = ["copy", "copy_boto3", "download", "restore", "restore_boto3"]
         names += ["dsnap"] if has_dsnap(given.dsnap) else []
         for latency in given.latencies.split(","):
             with Stub(image, latency) as stub:
                 compare(stub, names, given)
+        floor = median(least_cpu(image) for _ in range(3))
+        print(f"hashing, packing and encrypting alone: {floor:.0f} MB per CPU second here")
         if "dsnap" not in names:
             print("dsnap is not installed: its line is left out")
         if not given.without_listing:
@@ -230,7 +235,7 @@ def boto(service: str, url: str) -> Any:
 
 
 def repository_on(client: Any) -> Repository:
-    return create(Retrying(S3Store(client, "repository")), RawKey(bytes(32)), owner=uuid.UUID(int=1))
+    return create(S3Store(client, "repository"), RawKey(bytes(32)), owner=uuid.UUID(int=1))
 
 
 def draft(blocks: int) -> Draft:
@@ -253,32 +258,25 @@ def copied(
     return repository.finish_copy(made)
 
 
-def in_threads(work: Callable[[], None]) -> None:
-    """The work in as many threads as there are cores; raises what the first of them raised."""
-    with ThreadPoolExecutor(CORES) as threads:
-        for future in [threads.submit(work) for _ in range(CORES)]:
-            future.result()
+def copy(repository: Repository, blocks: int) -> int:
+    """As the product copies a part of a volume."""
+    made, tally = draft(blocks), Tally()
+    with CopyWriter(repository, made, threads=threads(), background=threads()) as writer:
+        copy_blocks(writer, Source(EbsDirect(KEYS, REGION, ahead=AHEAD), "snap-0"), tally)
+    repository.finish_copy(made)
+    return tally.read * BLOCK
 
 
-def copy(repository: Repository) -> tuple[Manifest, int]:
-    ebs = direct()
-    refs = list(ebs.list_blocks("snap-0"))
-
-    def fill(writer: CopyWriter) -> None:
-        with ebs.read_blocks("snap-0", refs) as reading:
-
-            def write() -> None:
-                for index, data in reading:
-                    writer.write(index, data)
-
-            in_threads(write)
-
-    return copied(repository, refs, fill), len(refs) * BLOCK
+def volume_blocks() -> int:
+    return max(index for index, _ in direct().list_blocks("snap-0")) + 1
 
 
 def prepare_copy(url: str) -> Callable[[], int]:
-    repository = repository_on(DirectObjects(S3Objects(KEYS, REGION, BUCKET, signed=False)))
-    return lambda: copy(repository)[1]
+    repository, blocks = (
+        repository_on(DirectObjects(S3Objects(KEYS, REGION, BUCKET, signed=False))),
+        volume_blocks(),
+    )
+    return lambda: copy(repository, blocks)
 
 
 def prepare_copy_boto3(url: str) -> Callable[[], int]:
@@ -302,8 +300,8 @@ def prepare_copy_boto3(url: str) -> Callable[[], int]:
                 check(data, got["Checksum"])
                 writer.write(ref[0], data)
 
-            with ThreadPoolExecutor(THREADS) as threads:
-                list(threads.map(one, refs))
+            with ThreadPoolExecutor(THREADS) as readers:
+                list(readers.map(one, refs))
 
         copied(repository, refs, fill)
         return len(refs) * BLOCK
@@ -325,26 +323,31 @@ def prepare_download(url: str) -> Callable[[], int]:
     return run_it
 
 
+def stored_copy(url: str, client: Any) -> tuple[Repository, Manifest]:
+    """A copy made by a process of its own, whose memory is none of the restore's."""
+    code = f"from tests.benchmarks.block_io import child; child('copy', {url!r})"
+    subprocess.run([sys.executable, "-c", code], stdout=subprocess.DEVNULL, check=True)
+    repository = open_repository(S3Store(client, "repository"), RawKey(bytes(32)))
+    return repository, next(repository.copies())
+
+
 def prepare_restore(url: str) -> Callable[[], int]:
-    repository = repository_on(DirectObjects(S3Objects(KEYS, REGION, BUCKET, signed=False)))
-    manifest, size = copy(repository)
+    repository, manifest = stored_copy(url, DirectObjects(S3Objects(KEYS, REGION, BUCKET, signed=False)))
     ebs = direct()
 
     def run_it() -> int:
-        reader, total = Reader(repository, manifest), LinearChecksum()
+        reader, total, first = Reader(repository, manifest), LinearChecksum(), 0
         begun = ebs.start_snapshot(16, client_token=uuid.uuid4().hex)["SnapshotId"]
-        with ebs.write_blocks(begun, reader.blocks(threads=READERS), total) as writing:
-            written = sum(1 for _ in writing)
+        while first < manifest.draft.blocks:
+            first = restore_part(reader, ebs, begun, first, total)
         ebs.complete_snapshot(begun, total.count, total.digest())
-        assert written * BLOCK == size
-        return size
+        return total.count * BLOCK
 
     return run_it
 
 
 def prepare_restore_boto3(url: str) -> Callable[[], int]:
-    repository = repository_on(BotoObjects(boto("s3", url), BUCKET))
-    manifest, size = copy(repository)
+    repository, manifest = stored_copy(url, BotoObjects(boto("s3", url), BUCKET))
     ebs = boto("ebs", url)
 
     def run_it() -> int:
@@ -360,12 +363,13 @@ def prepare_restore_boto3(url: str) -> Callable[[], int]:
             finally:
                 room.release()
 
-        with ThreadPoolExecutor(THREADS) as threads:
-            for index, data in reader.blocks(threads=READERS):
+        with ThreadPoolExecutor(THREADS) as writers, reader.gather(threads=READERS) as blocks:
+            for index, data in blocks:
                 room.acquire()
-                threads.submit(one, index, data)
-        ebs.complete_snapshot(SnapshotId=begun, ChangedBlocksCount=next(written))
-        return size
+                writers.submit(one, index, bytes(data))
+        size = next(written)
+        ebs.complete_snapshot(SnapshotId=begun, ChangedBlocksCount=size)
+        return size * BLOCK
 
     return run_it
 
@@ -394,27 +398,23 @@ def check(data: bytes, told: str) -> None:
         raise AssertionError("a block arrived damaged")
 
 
-# -- image ------------------------------------------------------------------------------------------------
+# -- what cannot be left out ------------------------------------------------------------------------------
 
 
-def make_image(path: Path, mib: int) -> None:
-    """Half random, a quarter zeros, a quarter like log files."""
-    words = ["".join(random.Random(n).choices("etaoinshrdlu", k=2 + n % 9)) for n in range(6000)]
-    with path.open("wb") as file:
-        for index in range(mib * 1024 * 1024 // BLOCK):
-            file.write(content(index, words))
-
-
-def content(index: int, words: Sequence[str]) -> bytes:
-    draw = random.Random(index)
-    if index % 4 == 2:
-        return bytes(BLOCK)
-    if index % 4 != 3:
-        return draw.randbytes(BLOCK)
-    lines, size = [], 0
-    while size < BLOCK:
-        chosen = " ".join(draw.choices(words, k=6))
-        line = f"{1_700_000_000 + draw.randrange(10**7)} host-{draw.randrange(40):02} {chosen} id={draw.getrandbits(32):08x}\n"
-        lines.append(line)
-        size += len(line)
-    return "".join(lines).encode()[:BLOCK]
+def least_cpu(image: Path, most: int = 256) -> float:
+    """MB per CPU second of what a copy does to every block, without moving any: EBS's checksum, the id, zstd 3, AES-GCM
+    and S3's checksum."""
+    squeeze, cipher = zstandard.ZstdCompressor(level=LEVEL), AESGCM(bytes(32))
+    target = memoryview(bytearray(BLOCK + 16))
+    with image.open("rb") as file:
+        blocks = [block for block in (file.read(BLOCK) for _ in range(most)) if not is_zero(block)]
+    began = time.thread_time()
+    for number, block in enumerate(blocks):
+        hashlib.sha256(block).digest()
+        blake3(block, key=bytes(32)).digest()
+        packed = squeeze.compress(block)
+        payload = packed if len(packed) < WORTH_PACKING * BLOCK else block
+        stored = target[: len(payload) + 16]
+        cipher.encrypt_into(number.to_bytes(12), payload, b"", stored)
+        zlib.crc32(stored)
+    return len(blocks) * BLOCK / 1e6 / (time.thread_time() - began)

@@ -21,8 +21,9 @@ from xml.sax.saxutils import escape
 
 BLOCK = 512 * 1024
 HUGE_BLOCKS = 16 * 1024**4 // BLOCK
+LONGEST_HEAD = 64 * 1024
 JSON, XML, BYTES = "application/json", "application/xml", "application/octet-stream"
-Answer = tuple[bytes, bytes | memoryview]
+Answer = tuple[bytes, bytes | bytearray | memoryview]
 CODES = {
     200: "OK",
     201: "Created",
@@ -45,7 +46,7 @@ class World:
             data = self.image[index * BLOCK : (index + 1) * BLOCK]
             if data != zeros:
                 self.checksums[index] = base64.b64encode(hashlib.sha256(data).digest()).decode()
-        self.objects: dict[str, bytes] = {}
+        self.objects: dict[str, bytearray] = {}
         self.written: dict[int, str] = {}
         self.under_way = self.most = 0
         self.reset()
@@ -109,7 +110,7 @@ class World:
                 return answer(
                     412, XML, b"<Error><Code>PreconditionFailed</Code><Message>taken</Message></Error>"
                 )
-            self.objects[key] = bytes(body)
+            self.objects[key] = body
             return answer(200, XML, b"", 'ETag: "stub"\r\n')
         if method == "POST":
             for doomed in re.findall(rb"<Key>(.*?)</Key>", bytes(body)):
@@ -153,7 +154,7 @@ class World:
         return self.s3(method, path, query, headers, body)
 
 
-def answer(status: int, kind: str, body: bytes | memoryview, more: str = "") -> Answer:
+def answer(status: int, kind: str, body: bytes | bytearray | memoryview, more: str = "") -> Answer:
     head = (
         f"HTTP/1.1 {status} {CODES.get(status, 'Refused')}\r\nContent-Length: {len(body)}\r\nContent-Type: {kind}\r\n"
         f"Last-Modified: Sat, 21 Nov 2026 00:00:00 GMT\r\nx-amz-request-id: stub\r\n{more}\r\n"
@@ -166,7 +167,7 @@ def refusal(what: str) -> Answer:
     return answer(400, JSON, body, "x-amzn-ErrorType: ValidationException\r\n")
 
 
-def part_of(data: bytes, wanted: str | None) -> Answer:
+def part_of(data: bytes | bytearray, wanted: str | None) -> Answer:
     if not wanted:
         return answer(200, BYTES, data, 'ETag: "stub"\r\n')
     first, _, last = wanted.removeprefix("bytes=").partition("-")
@@ -177,53 +178,62 @@ def part_of(data: bytes, wanted: str | None) -> Answer:
     return answer(206, BYTES, memoryview(data)[start:end], more)
 
 
-class Protocol(asyncio.Protocol):
-    """One connection."""
+class Protocol(asyncio.BufferedProtocol):
+    """One connection. Bodies are received where they are kept, so that the stub takes little of the machine."""
 
     def __init__(self, world: World, latency: float) -> None:
         self.world, self.latency = world, latency
-        self.buffer = bytearray()
+        self.heads = memoryview(bytearray(LONGEST_HEAD))
         self.head: tuple[str, str, dict[str, str]] | None = None
-        self.length = 0
+        self.body = bytearray()
+        self.have = 0
 
     def connection_made(self, transport: Any) -> None:
         self.transport = transport
         transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         transport.set_write_buffer_limits(4 << 20)
 
-    def data_received(self, data: bytes) -> None:
-        self.buffer += data
-        while self.complete():
-            assert self.head is not None
-            method, target, headers = self.head
-            body, self.buffer = self.buffer[: self.length], self.buffer[self.length :]
-            if headers.get("x-amz-content-sha256", "").startswith("STREAMING"):
-                body = unchunked(body)
-            self.head = None
-            self.world.under_way += 1
-            self.world.most = max(self.world.most, self.world.under_way)
-            reply = self.world.answer(method, target, headers, body)
-            asyncio.get_running_loop().call_later(self.latency, self.say, reply, method)
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self.heads[self.have :] if self.head is None else memoryview(self.body)[self.have :]
+
+    def buffer_updated(self, count: int) -> None:
+        self.have += count
+        if self.head is None:
+            self.take_head()
+        if self.head is not None and self.have == len(self.body):
+            self.take_body()
+
+    def take_head(self) -> None:
+        received = bytes(self.heads[: self.have])
+        head, end, rest = received.partition(b"\r\n\r\n")
+        if not end:
+            return
+        first, *lines = head.decode("latin-1").split("\r\n")
+        headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+        method, target, _ = first.split(" ")
+        self.head, self.have = (method, target, headers), len(rest)
+        self.body = bytearray(int(headers.get("content-length", 0)))
+        self.body[: len(rest)] = rest
+        if "expect" in headers:
+            self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    def take_body(self) -> None:
+        assert self.head is not None
+        method, target, headers = self.head
+        chunked = headers.get("x-amz-content-sha256", "").startswith("STREAMING")
+        body = unchunked(self.body) if chunked else self.body
+        self.head, self.body, self.have = None, bytearray(), 0
+        self.world.under_way += 1
+        self.world.most = max(self.world.most, self.world.under_way)
+        reply = self.world.answer(method, target, headers, body)
+        asyncio.get_running_loop().call_later(self.latency, self.say, reply, method)
 
     def say(self, reply: Answer, method: str) -> None:
         self.world.under_way -= 1
-        self.transport.writelines(reply[:1] if method == "HEAD" else reply)
-
-    def complete(self) -> bool:
-        if self.head is None:
-            end = self.buffer.find(b"\r\n\r\n")
-            if end < 0:
-                return False
-            first, *lines = self.buffer[:end].decode("latin-1").split("\r\n")
-            del self.buffer[: end + 4]
-            headers = {
-                name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)
-            }
-            method, target, _ = first.split(" ")
-            self.head, self.length = (method, target, headers), int(headers.get("content-length", 0))
-            if "expect" in headers:
-                self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        return len(self.buffer) >= self.length
+        # Apart: written together they would be copied into one.
+        self.transport.write(reply[0])
+        if method != "HEAD":
+            self.transport.write(reply[1])
 
 
 def unchunked(body: bytearray) -> bytearray:

@@ -16,7 +16,7 @@ ENGINE = Engine(
 @app.task(name="bench.run_step")
 def run_step(*, step_id: int, **_: object) -> None:
     """What workers.run_step does, with the benchmark's engine."""
-    runner.run_message(step_id, engine=ENGINE)
+    runner.run_message(step_id, engine=ENGINE, queue_name=QUEUE)
 
 
 @app.task(name="bench.nothing")

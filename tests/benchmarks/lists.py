@@ -7,7 +7,6 @@ by field (that is checked), with their count. Ratios are medians of interleaved 
 """
 
 import argparse
-import io
 import resource
 import statistics
 import subprocess
@@ -27,6 +26,7 @@ from api import authentication
 from cpm.models import Account, Backup, Policy, User
 from cpm.services import backup_tally
 from tests import factories
+from tests.benchmarks.wsgi import chunks, get
 
 ACCOUNTS = 250
 USERNAME = "bench-lists"
@@ -88,20 +88,7 @@ def _populate(backups: int) -> tuple[str, int]:
     return str(token.access_token), account.pk
 
 
-def _get(handler: WSGIHandler, path: str, query: str, token: str) -> tuple[int, bytes]:
-    status: list[int] = []
-    environ = {
-        "REQUEST_METHOD": "GET", "PATH_INFO": path, "QUERY_STRING": query, "SERVER_NAME": "localhost",
-        "SERVER_PORT": "80", "wsgi.input": io.BytesIO(), "wsgi.url_scheme": "http", "SERVER_PROTOCOL": "HTTP/1.1",
-        "HTTP_AUTHORIZATION": f"Bearer {token}", "HTTP_HOST": "localhost", "REMOTE_ADDR": "127.0.0.1",
-    }  # fmt: skip
-    response = handler(environ, lambda line, headers, exc_info=None: status.append(int(line[:3])))  # type: ignore[arg-type,misc]  # the write callable of WSGI is not used
-    body = b"".join(response)
-    response.close()
-    return status[0], body
-
-
-def _rate(call: Callable[[], Any]) -> float:
+def per_second(call: Callable[[], Any]) -> float:
     """Calls per second, at least three calls."""
     call()
     done, start = 0, time.perf_counter()
@@ -122,17 +109,16 @@ def _compare(token: str, account: int, backups: int) -> None:
     print(f"Pages of 50 of {backups} backups, requests per second (median of {ROUNDS} rounds)")
     for name, (query, peers) in cases.items():
         paths = {"ours": "/api/backups/", **{peer: f"/peers/{peer}/" for peer in peers}}
-        answers = {path: _get(handler, path, query, token) for path in paths.values()}
-        wanted = orjson.loads(answers["/api/backups/"][1])
-        for path, (status, body) in answers.items():
-            shown = orjson.loads(body) if status == 200 else {}
+        answers = {path: orjson.loads(get(handler, path, query, token)) for path in paths.values()}
+        wanted = answers["/api/backups/"]
+        for path, shown in answers.items():
             same = shown.get("results") == wanted["results"]
             if not same or shown["count"] != backups // (ACCOUNTS if "account" in name else 1):
-                raise SystemExit(f"{path}?{query} answered {status}: {body[:300]!r}")
+                raise SystemExit(f"{path}?{query} answered something else: {str(shown)[:300]}")
         rates: dict[str, list[float]] = {peer: [] for peer in paths}
         for _ in range(ROUNDS):
             for peer, path in paths.items():
-                rates[peer].append(_rate(partial(_get, handler, path, query, token)))
+                rates[peer].append(per_second(partial(get, handler, path, query, token)))
         medians = {peer: statistics.median(values) for peer, values in rates.items()}
         shown = ", ".join(f"{peer} {rate:.1f}/s" for peer, rate in medians.items())
         ratios = ", ".join(f"{medians['ours'] / medians[peer]:.2f} x {peer}" for peer in peers)
@@ -147,23 +133,15 @@ def _stream(token: str) -> None:
 
 def stream(token: str) -> None:
     """Reads the whole bare list and prints what it took; runs in a process of its own."""
-    environ_status: list[int] = []
     handler = WSGIHandler()
-    environ = {
-        "REQUEST_METHOD": "GET", "PATH_INFO": "/api/backups/", "QUERY_STRING": "", "SERVER_NAME": "localhost",
-        "SERVER_PORT": "80", "wsgi.input": io.BytesIO(), "wsgi.url_scheme": "http", "SERVER_PROTOCOL": "HTTP/1.1",
-        "HTTP_AUTHORIZATION": f"Bearer {token}", "HTTP_HOST": "localhost",
-    }  # fmt: skip
     started = time.perf_counter()
     size = rows = 0
-    response = handler(environ, lambda line, headers, exc_info=None: environ_status.append(int(line[:3])))  # type: ignore[arg-type,misc]  # as above
-    for chunk in response:
+    for chunk in chunks(handler, "/api/backups/", "", token):
         size += len(chunk)
         rows += chunk.count(b'"policy":')
-    response.close()
     seconds = time.perf_counter() - started
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(
         f"  bare list: {rows} rows, {size / 1e6:.0f} MB in {seconds:.1f} s ({rows / seconds:.0f} rows/s), "
-        f"peak memory {peak:.0f} MiB, status {environ_status[0]}"
+        f"peak memory {peak:.0f} MiB"
     )

@@ -23,7 +23,8 @@ from api import authentication
 from cpm.lib.states import Role
 from cpm.models import Policy, PolicySchedule, User
 from tests import factories
-from tests.benchmarks.lists import PAGE, ROUNDS, _get, _rate
+from tests.benchmarks.lists import PAGE, ROUNDS, per_second
+from tests.benchmarks.wsgi import get
 
 MANAGED_USERS = 20
 OTHERS = 4
@@ -78,21 +79,17 @@ def _compare(tokens: Mapping[str, str], policies: int) -> None:
     paths = {"ours": "/api/policies/", "sql": "/peers/sql/"}
     print(f"A page of 50 of {policies} policies, requests per second (median of {ROUNDS} rounds)")
     for name, token in tokens.items():
-        answers = [_get(handler, path, PAGE, token) for path in paths.values()]
-        ours, theirs = (orjson.loads(body) for _, body in answers)
-        if any(status != 200 for status, _ in answers) or any(
-            ours[k] != theirs[k] for k in ("count", "results")
-        ):
-            raise SystemExit(
-                f"{name}: the answers differ: {answers[0][1][:300]!r} and {answers[1][1][:300]!r}"
-            )
+        answers = [get(handler, path, PAGE, token) for path in paths.values()]
+        ours, theirs = (orjson.loads(body) for body in answers)
+        if any(ours[k] != theirs[k] for k in ("count", "results")):
+            raise SystemExit(f"{name}: the answers differ: {answers[0][:300]!r} and {answers[1][:300]!r}")
         queries: list[str] = []
         with connection.execute_wrapper(partial(_noting, queries)):
-            _get(handler, paths["ours"], PAGE, token)
+            get(handler, paths["ours"], PAGE, token)
         rates: dict[str, list[float]] = {peer: [] for peer in paths}
         for _ in range(ROUNDS):
             for peer, path in paths.items():
-                rates[peer].append(_rate(partial(_get, handler, path, PAGE, token)))
+                rates[peer].append(per_second(partial(get, handler, path, PAGE, token)))
         medians = {peer: statistics.median(values) for peer, values in rates.items()}
         print(
             f"  {name:16} {ours['count']:6} policies, {len(queries)} queries: ours {medians['ours']:.0f}/s, "

@@ -8,7 +8,6 @@ Ratios are medians of interleaved rounds; memory is that of a process that does 
 """
 
 import argparse
-import io
 import os
 import resource
 import statistics
@@ -31,6 +30,7 @@ from cpm.reports.base import Report
 from cpm.reports.snapshots import SNAPSHOTS
 from tests import factories
 from tests.benchmarks.lists import FILL
+from tests.benchmarks.wsgi import chunks
 
 USERNAME = "bench-reports"
 ACCOUNTS = 250
@@ -147,16 +147,5 @@ def read(name: str, token: str) -> None:
 
 
 def _lines(handler: WSGIHandler, name: str, token: str, query: str) -> int:
-    statuses: list[int] = []
-    environ = {
-        "REQUEST_METHOD": "GET", "PATH_INFO": f"/api/reports/{name}/", "QUERY_STRING": query, "SERVER_NAME": "localhost",
-        "SERVER_PORT": "80", "wsgi.input": io.BytesIO(), "wsgi.url_scheme": "http", "SERVER_PROTOCOL": "HTTP/1.1",
-        "HTTP_AUTHORIZATION": f"Bearer {token}", "HTTP_HOST": "localhost", "HTTP_ACCEPT": "text/csv",
-        "REMOTE_ADDR": "127.0.0.1",
-    }  # fmt: skip
-    response = handler(environ, lambda line, headers, exc_info=None: statuses.append(int(line[:3])))  # type: ignore[arg-type,misc]  # the write callable of WSGI is not used
-    lines = sum(chunk.count(b"\n") for chunk in response)
-    response.close()
-    if statuses != [200]:
-        raise SystemExit(f"The report is answered {statuses}.")
-    return lines
+    body = chunks(handler, f"/api/reports/{name}/", query, token, accept="text/csv")
+    return sum(chunk.count(b"\n") for chunk in body)

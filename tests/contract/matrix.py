@@ -144,6 +144,8 @@ def _owner_shown(operation: Operation, person: Person, world: World, owner: str,
     """What is made belongs to the tenant, whoever of its delegates makes it."""
     if operation["method"] != "POST" or answer.status not in (200, 201, 202) or not answer.content:
         return
+    if answer.headers.get("content-type") != "application/json":
+        return
     user = answer.json.get("user") if isinstance(answer.json, dict) else None
     if isinstance(user, int) and world.owner_with(user) != owner:
         yield f"{person.name} made something of {owner} that belongs to {world.owner_with(user)}: {answer}."

@@ -12,13 +12,13 @@ from api import authentication
 from cpm.aws import gateway
 from cpm.flows.identities import encrypt_secret
 from cpm.lib.states import Authentication, Role, SnapshotKind
-from cpm.models import Account, EmailIdentity, Region, Snapshot, User
-from cpm.services import settings
+from cpm.models import Account, Backup, EmailIdentity, Region, ServerSettings, Snapshot, User
 from tests import factories as make
 from tests.contract import serving
+from tests.explore.images import image
 from tests.simulated_aws import DEFAULT_ACCOUNT, SimulatedAws
 
-REGION = "us-east-1"
+REGION, OTHER_REGION = "us-east-1", "us-west-2"
 PASSWORD = "correct-horse-battery"  # of a server that only tests see
 INSTANCE_DETAILS = {
     "aws_architecture": "x86_64", "aws_disable_api_termination": False, "aws_image_id": "ami-0123456789abcdef0",
@@ -58,9 +58,11 @@ def populate(aws: SimulatedAws, owner: User | None = None) -> Server:
     _accounts_and_policies(server)
     _repositories(server, aws)
     _backups(server)
+    _exploring(server, aws)
     _notifications(server, aws)
+    _workers(server)
     server.ids |= serving.prepare()
-    server.ids["server_id"] = str(settings.current().server_id)
+    server.ids["server_id"] = str(ServerSettings.current().server_id)
     alert = make.alert(owner)
     make.audit_record(owner)
     make.log_line("cleanup", None if owner.role == Role.ROOT else owner.pk, "Cleanup is done.")
@@ -151,7 +153,27 @@ def _repositories(server: Server, aws: SimulatedAws) -> None:
     bucket = f"bucket-of-{server.owner.pk}"
     make.bucket(aws, bucket)
     row = make.s3_repository(Account.objects.get(pk=server.ids["account"]), bucket)
-    server.ids |= {"bucket": bucket, "s3_repository": row.pk}
+    server.ids |= {"bucket": bucket, "s3_repository": row.pk, "_repository": row}
+
+
+def _workers(server: Server) -> None:
+    """A configuration of workers that was tested, and a tag."""
+    account = Account.objects.get(pk=server.ids["account"])
+    worker = make.worker_configuration(account, region=Region.objects.get(aws_region=REGION))
+    server.ids |= {
+        "worker": worker.pk, "worker_test": make.worker_test(worker).pk, "worker_tag": make.worker_tag(account).pk,
+        "other_region": Region.objects.get(aws_region=OTHER_REGION).pk,
+    }  # fmt: skip
+
+
+def _exploring(server: Server, aws: SimulatedAws) -> None:
+    """A session over the snapshot of a volume that holds files."""
+    volume = aws.volume()
+    aws.write(volume, image("fat12").read_bytes())
+    made = aws.client("ec2", REGION).create_snapshot(VolumeId=volume)["SnapshotId"]
+    backup = Backup.objects.get(pk=server.ids["backup"])
+    session = make.explore_session(make.snapshot(backup, aws_id=made, source_id=volume, capacity=1))
+    server.ids |= {"explore_session": session.pk, "explored_volume": volume}
 
 
 def _notifications(server: Server, aws: SimulatedAws) -> None:
@@ -179,7 +201,10 @@ def _notifications(server: Server, aws: SimulatedAws) -> None:
 
 def _backups(server: Server) -> None:
     policy = server.ids.pop("_policy")
-    backup, frozen = make.backup(policy), make.backup(policy, is_freezer_item=True, name="kept", description="For ever")
+    backup, frozen = (
+        make.backup(policy),
+        make.backup(policy, is_freezer_item=True, name="kept", description="For ever"),
+    )
     script_log = make.script_log(backup)
     make.log_line("backup", backup.pk)
     details = {
@@ -203,6 +228,12 @@ def _backups(server: Server) -> None:
     Snapshot.objects.filter(pk=server.ids[f"snapshot:{SnapshotKind.VOLUME}"]).update(
         parent=server.ids[f"snapshot:{SnapshotKind.INSTANCE}"]
     )
+    copy = make.s3_copy(
+        Snapshot.objects.get(pk=server.ids[f"snapshot:{SnapshotKind.VOLUME}"]),
+        repository=server.ids.pop("_repository"),
+    )
+    server.ids["snapshot:copy_to_s3"] = copy.pk
+    make.log_line("s3_cleanup", policy.pk, "The copies of one backup have expired.")
     recovery = make.recovery(
         make.snapshot(backup), status="R", recovered_resource_ids="vol-1 (original: vol-2)"
     )

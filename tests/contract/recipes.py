@@ -4,7 +4,8 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from cpm.models import Notification
+from cpm.models import Backup, Notification, Policy, Recovery, Snapshot
+from tests import factories as make
 from tests.contract.facts import Operation, schema
 from tests.contract.populated import Server
 
@@ -18,17 +19,21 @@ OBJECTS: tuple[tuple[str, str], ...] = (
     (r"/backups/\{backup_id\}/snapshots/(\w+)/\{(id|snapshot_id|snapshot_record_id)\}", "snapshot:{kind}"),
     (r"/backups/\{(id|backup_id)\}", "backup"),
     (r"/delegates/\{id\}", "delegate"),
+    (r"/explore_sessions/\{(id|explore_session_id)\}", "explore_session"),
     (r"/policies/\{policy_id\}/custom_tags/\{id\}", "custom_tag"),
     (r"/policies/\{policy_id\}/targets/instances/\{instance_id\}/volumes/\{id\}", "target_volume"),
     (r"/policies/\{policy_id\}/targets/instances/\{(id|instance_id)\}", "instance_target"),
     (r"/policies/\{policy_id\}/targets/volumes/\{id\}", "volume_target"),
     (r"/policies/\{(id|policy_id)\}", "policy"),
-    (r"/recoveries/\{id\}", "recovery"),
+    (r"/recoveries/\{(id|recovery_id)\}", "recovery"),
     (r"/s3_repositories/\{id\}", "s3_repository"),
     (r"/schedules/\{schedule_id\}/disable_times/\{id\}", "disable_time"),
     (r"/schedules/\{(id|schedule_id)\}", "schedule"),
     (r"/settings/notifications/\{id\}", "notification"),
     (r"/users/\{id\}", "other_user"),
+    (r"/worker_tags/\{id\}", "worker_tag"),
+    (r"/workers/\{configuration_id\}/test/\{id\}", "worker_test"),
+    (r"/workers/\{(id|configuration_id)\}", "worker"),
 )
 # Operations whose object must be in a certain state.
 OTHER_OBJECTS: dict[str, dict[str, str]] = {
@@ -62,6 +67,10 @@ VOLUME_RECOVERY = {
     "attach_to": None, "device": "/dev/xvdf", "aws_resource_type": "gp3", "iops": 3000, "zone": "us-east-1a",
     "credentials": None, "to_account": "{account}",
 }  # fmt: skip
+WORKER = {"aws_vpc": "vpc-0123456789abcdef0", "aws_security_group": "sg-0123456789abcdef0", "aws_subnet": ""}
+FROM_S3 = {
+    "encryption_key": "alias/copies", "use_default_volume_encryption_keys": False, "worker_configuration": WORKER,
+}  # fmt: skip
 NOTIFICATION = {
     "sns_authentication": "A", "sns_account": "{account}", "sns_region": "us-east-1",
     "alerts": {
@@ -72,6 +81,10 @@ NOTIFICATION = {
         "sns_summary_topic_arn": "{topic}", "summary_daily_time": "09:00", "use_same_sns_topic": False,
     },
 }  # fmt: skip
+WORKER = {
+    "aws_vpc": "vpc-0123456789abcdef0", "aws_subnet": "subnet-0123456789abcdef0", "http_proxy_port": 3128,
+    "aws_security_group": "sg-0123456789abcdef0", "http_proxy_address": "proxy.example.com",
+}  # fmt: skip
 ADDRESS = "cpm@example.com"
 BODIES: dict[str, dict[str, Any]] = {
     "4.2": {**KEYS, "is_dr_account": False},
@@ -80,7 +93,20 @@ BODIES: dict[str, dict[str, Any]] = {
     "4.15": {**KEYS, "is_dr_account": True},
     "7.27": VOLUME_RECOVERY,
     "7.44": INSTANCE_RECOVERY,
+    "7.45": INSTANCE_RECOVERY | FROM_S3,
     "7.67": VOLUME_RECOVERY,
+    "7.68": VOLUME_RECOVERY | FROM_S3 | {"region": "us-east-1"},
+    "13.8": {
+        "repository": "{s3_repository}", "copy_to_glacier": {"every_how": 1, "every_unit": "O"},
+        "retain_in_glacier": {"retain_duration": 7, "retain_unit": "Y"},
+        "retention_generation_based": {"enabled": True, "num_generations": 30},
+        "retention_time_based": {"enabled": True, "every_how_many": 1, "every_unit": "Y"},
+    },
+    "11.1": {
+        "aws_instance_id": None, "aws_volume_ids": ["{explored_volume}"], "backup_record": "{backup}",
+        "from_account": "{account}", "region": "{region}",
+    },
+    "11.3": {"paths": ["/"]},
     "13.34": {"aws_region": "us-east-1", "aws_resource_id": "{aws_other_instance}"},
     "13.39": {"aws_resource_id": "{aws_other_instance_volume}"},
     "13.60": {"aws_region": "us-east-1", "aws_resource_id": "{aws_other_volume}"},
@@ -99,6 +125,10 @@ BODIES: dict[str, dict[str, Any]] = {
     "25.1": {"api_key": "{api_key}"},
     "25.2": {"refresh": "{refresh}"},
     "26.1": {"username": "a-name"},
+    "27.1": {"key": "a-key"},
+    "27.4": {"key": "a-key"},
+    "28.1": {**WORKER, "region": "{other_region}"},
+    "28.6": {**WORKER, "region": "{region}"},
 }
 # Headers that an operation asks for.
 HEADERS: dict[str, dict[str, str]] = {"23.23": {"x-confirm-identifier": "{server_id}"}}
@@ -114,12 +144,22 @@ QUERIES: dict[str, Any] = {
     "to_time": "2027-01-01T00:00:00Z", "start_time": "2026-11-21T05:00:00Z", "days_ahead": "3", "tracker_id": "1",
     "region": "{region}", "recovery_scenario_record": "1", "scheduled_report": "1", "exact_match": "true",
     "backup_id": "{backup}", "is_retry": "false", "marked_for_deletion": "false",
+    "backup_record": "{backup}", "path": "/", "depth": "1",
     "original_user": "{user}", "aws_region": "us-east-1", "page": "1", "page_size": "5", "search": "a", "ordering": None,
     "check_aws_permissions": "true", "collect_backup_logs_period": "day", "collect_system_logs": "1",
     "collect_worker_logs": "false", "email_address": ADDRESS,
 }  # fmt: skip
+# Parameters that say where to look instead of which rows to show.
+PLACES = frozenset({"path"})
 # What must be otherwise before the operation is called: a user who has settings already gets no others.
 BEFORE: dict[str, Callable[[Server], object]] = {
+    "7.2": lambda server: make.s3_operation(Backup.objects.get(pk=server.ids["backup"])),
+    "7.45": lambda server: make.archived(Snapshot.objects.get(pk=server.ids["snapshot:volumes"])),
+    "7.68": lambda server: make.archived(Snapshot.objects.get(pk=server.ids["snapshot:volumes"])),
+    "13.16": lambda server: make.s3_operation(Policy.objects.get(pk=server.ids["policy"]), "archive"),
+    "13.17": lambda server: make.s3_operation(Policy.objects.get(pk=server.ids["policy"]), "s3_cleanup"),
+    "13.23": lambda server: make.s3_operation(Policy.objects.get(pk=server.ids["policy"]), "archive"),
+    "14.5": lambda server: make.recovery_from_s3(Recovery.objects.get(pk=server.ids["recovery"])),
     "23.41": lambda server: Notification.objects.filter(user=server.owner).update(user=server.ids["spare_user"]),
 }
 # What finds a row through something that the row does not show.

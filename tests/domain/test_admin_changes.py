@@ -38,6 +38,9 @@ POLICY = {
     "name": "nightly", "enabled": "on", "generations": 5, "auto_remove_resource": "N", "agent_script_timeout": 30,
     "considered_successful": "B", "number_of_retries": 3, "minutes_between_retries": 3, "num_failures_for_alert": 1,
     "dr_frequency": 1, "dr_timeout_hours": 24, "dr_keep_original_snapshots": "on",
+    "s3_copy_interval": 1, "s3_storage_class": "STANDARD", "s3_keep_by_generations": "on", "s3_generations": 30,
+    "s3_keep_time": 1, "s3_keep_time_unit": "Y", "archive_storage_class": "GLACIER", "archive_every": 1,
+    "archive_every_unit": "O", "archive_keep": 7, "archive_keep_unit": "Y",
 }  # fmt: skip
 
 
@@ -163,6 +166,55 @@ def test_a_policy_is_made_with_schedules_and_knows_its_next_run():
     policy = Policy.objects.get(name="nightly")
     assert (policy.generations, policy.user) == (5, root)
     assert policy.policy_schedules.get().next_run_at is not None
+
+
+def test_a_policys_options_for_s3_are_changed_with_a_hint_at_what_they_cost():
+    root = factories.root()
+    account = factories.account(root)
+    policy, repository = factories.policy(account), factories.s3_repository(account)
+    sent = {
+        **POLICY, "s3_enabled": "on", "s3_repository": repository.pk, "s3_generations": 12, "s3_copy_interval": 2,
+        "archive_enabled": "on", "archive_keep": 60, "archive_keep_unit": "D",
+    }  # fmt: skip
+
+    answer = client_of(root).post(page_of(policy), sent, follow=True)
+
+    policy.refresh_from_db()
+    assert (policy.s3_enabled, policy.s3_repository) == (True, repository)
+    assert (policy.s3_generations, policy.s3_copy_interval, policy.archive_keep) == (12, 2, 60)
+    assert any("bills at least 90 days" in str(message) for message in answer.context["messages"])
+
+
+def test_refused_options_for_s3_stand_at_their_fields_and_nothing_is_saved():
+    root = factories.root()
+    policy = factories.policy(factories.account(root))
+    sent = {**POLICY, "generations": 9, "s3_enabled": "on", "s3_keep_by_time": "on", "s3_keep_time_unit": "D"}
+
+    answer = client_of(root).post(page_of(policy), sent)
+
+    policy.refresh_from_db()
+    errors = answer.context["adminform"].form.errors
+    assert set(errors) == {"s3_repository", "s3_keep_time"}
+    assert (policy.generations, policy.s3_enabled) == (30, False)
+
+
+def test_what_runs_in_s3_is_stopped_from_the_pages_of_policy_and_backup():
+    root = factories.root()
+    policy = factories.policy(factories.account(root))
+    backup = factories.backup(policy, s3_copy_status="P", s3_copy_progress=40)
+    archive = factories.s3_operation(policy, "archive")
+    client = client_of(root)
+
+    shown = client.get(page_of(policy)).content.decode()
+    stopped = _act(client, policy, "abort_in_s3")
+    copy = factories.s3_operation(backup)
+    also = _act(client, backup, "abort_copy")
+
+    backup.refresh_from_db()
+    assert page_of(archive) in shown
+    assert (stopped.status_code, also.status_code, backup.s3_copy_status) == (302, 302, "G")
+    assert Job.objects.filter(abort_requested_at__isnull=False).count() == 2
+    assert copy.pk in Job.objects.filter(abort_requested_at__isnull=False).values_list("pk", flat=True)
 
 
 def test_another_users_account_cannot_be_chosen():
@@ -299,7 +351,7 @@ def test_the_rules_of_cleanup_are_changed_within_limits():
     root = factories.root()
     row = ServerSettings.objects.get_or_create(id=1)[0]
     rules = {
-        "cleanup_interval": 12, "keep_deleted_backup_records": 30, "keep_user_audit_logs_days": 30,
+        "cleanup_interval": 12, "cleanup_type": "s3", "keep_deleted_backup_records": 30, "keep_user_audit_logs_days": 30,
         "keep_resource_control_records": 30, "days_until_single_ami_rotation": 30, "encryption_key_detection": "D",
         "capture_vpcs_interval": 24, "tag_scan_interval": 6, "log_mode": "STANDARD",
     }  # fmt: skip

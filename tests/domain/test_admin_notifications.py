@@ -6,7 +6,6 @@ from django.urls import reverse
 from cpm.flows.identities import decrypt_secret
 from cpm.lib.states import Role
 from cpm.models import EmailIdentity, Notification
-from cpm.services import email_identity
 from tests import factories
 from tests.domain.test_admin import _quiet, client_of, page_of
 
@@ -82,7 +81,7 @@ def test_a_test_without_a_topic_says_what_is_missing():
 
 def test_root_changes_the_email_identity():
     root = factories.root()
-    row = email_identity.current()
+    row = EmailIdentity.current()
     client = client_of(root)
     form = {
         "enabled": "on", "email_address": "cpm@example.com", "authentication": "C", "region": "us-east-1",

@@ -5,8 +5,7 @@ from django.urls import reverse
 
 from cpm.aws import gateway
 from cpm.flows.identities import decrypt_secret
-from cpm.models import AuditRecord, FileLevelRecoverySettings, ProxySettings, ServerSettings
-from cpm.services import settings
+from cpm.models import AuditRecord, FileLevelRecoverySettings, Job, ProxySettings, ServerSettings
 from tests import factories, loopback_proxy
 from tests.domain.test_admin import client_of, page_of
 
@@ -14,7 +13,7 @@ pytestmark = pytest.mark.django_db
 
 PASSWORD = "planted-proxy-password"
 RULES = {
-    "name": "backup-1", "cleanup_interval": 12, "keep_deleted_backup_records": 30, "keep_user_audit_logs_days": 30,
+    "name": "backup-1", "cleanup_interval": 12, "cleanup_type": "s3", "keep_deleted_backup_records": 30, "keep_user_audit_logs_days": 30,
     "keep_resource_control_records": 30, "days_until_single_ami_rotation": 30, "encryption_key_detection": "D",
     "capture_vpcs": "on", "capture_vpcs_interval": 24, "tag_scan_interval": 3, "log_mode": "DEBUG",
     "cost_explorer_enabled": "on",
@@ -26,7 +25,7 @@ def _act(client, row, name, data=None):
 
 
 def test_all_options_are_on_one_page_and_only_changes_are_recorded():
-    client, row = client_of(factories.root()), settings.current()
+    client, row = client_of(factories.root()), ServerSettings.current()
 
     answer = client.post(page_of(row), RULES)
     recorded = AuditRecord.objects.count()
@@ -40,7 +39,7 @@ def test_all_options_are_on_one_page_and_only_changes_are_recorded():
 
 
 def test_a_refused_option_stands_at_its_field_and_changes_nothing():
-    client, row = client_of(factories.root()), settings.current()
+    client, row = client_of(factories.root()), ServerSettings.current()
 
     answer = client.post(page_of(row), {**RULES, "tag_scan_interval": 100_000})
 
@@ -50,8 +49,28 @@ def test_a_refused_option_stands_at_its_field_and_changes_nothing():
     assert row.cleanup_interval == 6 and not AuditRecord.objects.exists()
 
 
+@pytest.mark.parametrize(
+    ("button", "kinds", "recorded"),
+    [
+        ("clean_up", {"cleanup"}, "cleanup.started"),
+        ("clean_up_s3", {"s3_cleanup"}, "s3_cleanup.started"),
+    ],
+)
+def test_cleanups_are_started_after_asking(button, kinds, recorded):
+    client, row = client_of(factories.root()), ServerSettings.current()
+    factories.s3_copy()
+
+    looked = client.get(reverse(f"admin:cpm_serversettings_{button}", args=[row.pk]))
+    before = Job.objects.count()
+    answer = _act(client, row, button)
+
+    assert (looked.status_code, before, answer.status_code) == (200, 0, 302)
+    assert set(Job.objects.values_list("kind", flat=True)) == kinds
+    assert AuditRecord.objects.get().event_type == recorded
+
+
 def test_a_new_uuid_is_made_after_asking():
-    client, row = client_of(factories.root()), settings.current()
+    client, row = client_of(factories.root()), ServerSettings.current()
     before = row.server_id
 
     looked = client.get(reverse("admin:cpm_serversettings_renew", args=[row.pk]))
@@ -64,7 +83,7 @@ def test_a_new_uuid_is_made_after_asking():
 
 
 def test_an_activation_key_is_stored():
-    client, row = client_of(factories.root()), settings.current()
+    client, row = client_of(factories.root()), ServerSettings.current()
 
     refused = _act(client, row, "activate", {"key": "no key"})
     _act(client, row, "activate", {"key": "ABCD-1234-EFGH"})
@@ -77,7 +96,7 @@ def test_an_activation_key_is_stored():
 
 def test_the_proxy_is_set_and_tested_and_keeps_its_password(aws):
     gateway.configure(gateway.GatewayConfig(endpoint_url=aws.url))
-    client, row = client_of(factories.root()), settings.row(ProxySettings)
+    client, row = client_of(factories.root()), ProxySettings.current()
     with loopback_proxy.running(credentials=f"me:{PASSWORD}") as served:
         place = {"address": served.address, "port": served.port, "username": "me", "enabled": "on"}
         saved = client.post(page_of(row), {**place, "new_password": PASSWORD})
@@ -97,7 +116,7 @@ def test_the_proxy_is_set_and_tested_and_keeps_its_password(aws):
 
 
 def test_file_level_recovery_keeps_its_secret():
-    client, row = client_of(factories.root()), settings.row(FileLevelRecoverySettings)
+    client, row = client_of(factories.root()), FileLevelRecoverySettings.current()
     fields = {"enabled": "on", "existing_account": "", "access_key": "AKIAIOSFODNN7EXAMPLE"}
 
     client.post(page_of(row), {**fields, "new_secret_key": PASSWORD})

@@ -42,9 +42,9 @@ def test_foreign_alerts_are_not_found_and_delegates_need_the_flag():
 
 
 def test_settings_are_made_on_first_use_and_keep_their_server_id():
-    first = settings.current()
+    first = ServerSettings.current()
 
-    assert settings.current().server_id == first.server_id
+    assert ServerSettings.current().server_id == first.server_id
     assert ServerSettings.objects.count() == 1
 
 
@@ -52,12 +52,12 @@ def test_root_changes_the_cleanup_settings():
     changed = settings.change_cleanup(actor=Actor.of(factories.root()), **CLEANUP)
 
     assert {name: getattr(changed, name) for name in CLEANUP} == CLEANUP
-    assert settings.current().cleanup_interval == 12
+    assert ServerSettings.current().cleanup_interval == 12
 
 
 def test_nonsense_settings_are_refused_by_name_and_change_nothing():
     actor = Actor.of(factories.root())
-    before = settings.current().keep_user_audit_logs_days
+    before = ServerSettings.current().keep_user_audit_logs_days
 
     with pytest.raises(errors.ValidationFailed) as error:
         settings.change_cleanup(
@@ -65,7 +65,7 @@ def test_nonsense_settings_are_refused_by_name_and_change_nothing():
         )
 
     assert set(error.value.errors) == {"cleanup_interval", "keep_deleted_backup_records"}
-    assert settings.current().keep_user_audit_logs_days == before
+    assert ServerSettings.current().keep_user_audit_logs_days == before
 
 
 def test_only_root_changes_settings():

@@ -8,7 +8,7 @@ from django.utils import timezone
 from typer.testing import CliRunner, Result
 
 from cpm import cli
-from cpm.commands import terminal
+from cpm.commands import pictures, terminal
 from cpm.jobs import queue
 from cpm.jobs.kinds import StepSpec
 from cpm.lib import secrets
@@ -85,6 +85,79 @@ def test_a_policy_is_shown_with_targets_and_backups():
     assert result.exit_code == 0
     assert policy.targets.get().aws_resource_id in result.output
     assert "Backup Failed" in result.output
+
+
+def test_a_policys_options_for_s3_are_changed_and_shown():
+    policy = _root_policy()
+    repository = factories.s3_repository(policy.account, name="main")
+
+    changed = _cpm(
+        "policy", "set-s3", policy.name, "--on", "--repository", "main", "--interval", "3", "--generations", "none",
+        "--keep", "6 months", "--storage-class", "standard_ia", "--delete-snapshots", "--archive", "--archive-every",
+        "1 year", "--archive-keep", "8 Months",
+    )  # fmt: skip
+    shown = _cpm("policy", "show", str(policy.pk))
+
+    assert changed.exit_code == 0, changed.output
+    policy.refresh_from_db()
+    assert (policy.s3_enabled, policy.s3_repository, policy.s3_copy_interval) == (True, repository, 3)
+    assert (policy.s3_keep_by_generations, policy.s3_keep_by_time, policy.s3_keep_time) == (False, True, 6)
+    assert (policy.s3_keep_time_unit, policy.s3_storage_class, policy.s3_delete_originals) == (
+        "O", "STANDARD_IA", True,
+    )  # fmt: skip
+    assert (policy.archive_enabled, policy.archive_every_unit, policy.archive_keep) == (True, "Y", 8)
+    assert "one of 3 backups to main" in shown.output and "kept 8 months from the backup" in shown.output
+    assert "bills at least 90 days" in shown.output
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--keep", "6 moons"], "is not a time"),
+        (["--keep", "soon"], "is not a time"),
+        (["--generations", "-1"], "is not a number"),
+        (["--storage-class", "GLACIER"], "none of STANDARD"),
+        (["--repository", "other"], "has no S3 repository other"),
+        (["--on"], "Choose the repository"),
+        (["--keep", "3 days"], "less than one week"),
+    ],
+)
+def test_options_for_s3_that_make_no_sense_change_nothing(options, words):
+    policy = _root_policy()
+
+    result = _cpm("policy", "set-s3", policy.name, *options)
+
+    policy.refresh_from_db()
+    assert result.exit_code == 1 and words in result.output
+    assert (policy.s3_enabled, policy.s3_keep_by_time) == (False, False)
+
+
+def test_what_runs_in_s3_is_shown_and_stopped():
+    policy = _root_policy(s3_enabled=True)
+    factories.backup(policy, s3_copy_status="P", s3_copy_progress=40, archive_status="S")
+    job = factories.s3_operation(policy, "archive")
+
+    shown = _cpm("policy", "set-s3", policy.name)
+    listed = _cpm("backups")
+    stopped = _cpm("policy", "abort-s3", policy.name)
+
+    job.refresh_from_db()
+    assert "Running now: archive" in shown.output
+    assert "In Progress 40 %" in listed.output and "Completed Successfully" in listed.output
+    assert stopped.exit_code == 0 and job.abort_requested_at
+
+
+@pytest.mark.parametrize(
+    ("status", "over", "ok"),
+    [("P", False, True), ("G", False, True), ("S", True, True), ("F", True, False), ("K", True, True)],
+)
+def test_a_watched_backup_is_over_when_its_copy_is(status, over, ok):
+    backup = factories.backup(_root_policy(), s3_copy_status=status, s3_copy_progress=40)
+
+    picture = pictures.of_backup(backup.pk)
+
+    assert (picture.over, picture.ok) == (over, ok)
+    assert [(bar.label, bar.percent) for bar in picture.bars] == [("Copy to S3", 40)]
 
 
 def test_running_a_policy_starts_a_backup():
@@ -194,6 +267,21 @@ def test_a_volume_is_recovered_from_its_record():
     assert recovery.request["zone"] == "us-east-1b"
 
 
+def test_a_volume_is_recovered_from_s3():
+    snapshot = factories.snapshot(factories.backup(_root_policy(), status="M"), status="deleted", capacity=1)
+    factories.s3_copy(snapshot, tier="A", archive_class="GLACIER")
+    command = ("recover", "volume", str(snapshot.backup_id), snapshot.aws_id, "--retrieval", "B", "--days-to-keep", "3")
+
+    refused = _cpm(*command)
+    result = _cpm(*command, "--from-s3")
+
+    assert refused.exit_code == 1 and "--from-s3" in refused.output
+    assert result.exit_code == 0, result.output
+    recovery = Recovery.objects.get(snapshot=snapshot)
+    assert recovery.from_s3
+    assert recovery.request["retrieve_options"] == {"retrieval_tier": "B", "days_to_keep": 3}
+
+
 def test_a_recovery_that_makes_no_sense_says_which_option():
     snapshot = factories.snapshot(factories.backup(_root_policy()), capacity=1)
 
@@ -280,3 +368,13 @@ def test_tokens_of_a_user_are_ended():
     user.refresh_from_db()
     assert ended.exit_code == 0 and user.tokens_valid_from is not None
     assert _cpm("apikey", "revoke-tokens", "nobody").exit_code == 1
+
+
+def test_cleanups_are_started():
+    factories.s3_copy()
+
+    nothing, in_s3 = _cpm("cleanup"), _cpm("cleanup", "--s3")
+
+    assert (nothing.exit_code, in_s3.exit_code) == (0, 0)
+    assert "cleanup" in nothing.output and "s3_cleanup of s3_cleanup" in in_s3.output
+    assert set(Job.objects.values_list("kind", flat=True)) == {"cleanup", "s3_cleanup"}

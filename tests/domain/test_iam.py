@@ -12,7 +12,7 @@ from cpm.flows import iam
 from cpm.flows.identities import identity_of
 from cpm.models import Account
 from cpm.services import catalogue
-from tests.domain import recovering
+from tests.domain import copying, recovering, restoring
 from tests.domain.world import DR_ACCOUNT, World
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -30,7 +30,9 @@ def mentioned() -> Iterator[str]:
                 if isinstance(node, ast.Call):
                     name = getattr(node.func, "attr", getattr(node.func, "id", ""))
                     texts = [a.value for a in node.args if isinstance(a, ast.Constant) and isinstance(a.value, str)]
-                    told = {"call", "paginate", "_ignore_absent"} | ({"_send", "_post", "Request"} if path.stem == "s3_objects" else set())
+                    told = {"call", "paginate", "_ignore_absent"}
+                    if path.stem in ("s3_objects", "ebs_direct"):
+                        told |= {"_send", "_post", "_pages", "Request"}
                     if name in told and texts and texts[0].isalnum() and not texts[0].isupper():
                         yield iam.NAMED_OTHERWISE.get(texts[0], texts[0])
 
@@ -113,12 +115,17 @@ def test_flows_call_only_what_is_declared(world: World) -> None:
         recovering.recover(world, recovering.volume_row(backup, free))
         recovering.recover(world, recovering.instance_row(backup), restore_from="I")
         recovering.recover(world, recovering.instance_row(backup), to_region=world.region_id("us-west-2"))
+        copied = copying.policy_with_s3(world, free, name="copied")
+        world.back_up(copied, s3_copy_status="S")
+        in_s3 = world.back_up(copied, s3_copy_status="S")
+        restoring.recover(world, recovering.volume_row(in_s3, free), encryption_key="alias/ours")
         world.back_up(world.policy(name="cpmdata"), status="B")
         catalogue.rebuild(actor=world.actor, account=world.account, regions=["us-east-1"], server_id=None, now=timezone.now())
         gateway.regions_enabled(identity_of(world.account, session="test"))
 
-    made = {f"{service}:{action}" for service, action in calls}
+    made = {f"{service}:{iam.NAMED_OTHERWISE.get(action, action)}" for service, action in calls}
     assert made - declared() - FREE == set()
     for group in ("ec2:CreateSnapshots", "ec2:CreateImage", "ec2:CopySnapshot", "ec2:CopyImage", "ec2:DeleteSnapshot",
-                  "ec2:ModifySnapshotAttribute", "ec2:RunInstances", "ebs:PutSnapshotBlock", "kms:ListAliases"):  # fmt: skip
+                  "ec2:ModifySnapshotAttribute", "ec2:RunInstances", "ebs:PutSnapshotBlock", "kms:ListAliases",
+                  "ebs:ListChangedBlocks", "s3:PutObject"):  # fmt: skip
         assert group in made, group

@@ -286,6 +286,18 @@ def test_a_group_poll_that_one_step_spoils_fails_only_that_step():
     assert dict(job.steps.values_list("payload__n", "state")) == {0: "succeeded", 1: "failed", 2: "succeeded"}
 
 
+def test_slices_and_waits_are_not_taken_for_dead_workers():
+    turns = runner.MOST_CRASHES + 5
+    seen = []
+    built = engine(
+        kind("slice", lambda context: seen.append(1) or (Done() if len(seen) == turns else Wait(0.0)))
+    )
+
+    job = run_to_end(built, start(built, [StepSpec("slice")]))
+
+    assert (job.state, len(seen)) == (JobState.SUCCEEDED, turns)
+
+
 def test_a_group_whose_worker_died_is_polled_again_together():
     built = engine(
         kind("watch", lambda context: Wait(0.0, group="g"), poll=lambda cs: {c.step_id: Done() for c in cs})

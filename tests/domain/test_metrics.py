@@ -9,7 +9,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from cpm.jobs import fleet
 from cpm.lib.states import BackupStatus, DrStatus, FleetKind, JobState, StepState
-from cpm.models import FleetMember, Job, ServerSettings, Step
+from cpm.models import FleetMember, Job, S3Copy, ServerSettings, Step
 from tests import factories
 
 pytestmark = pytest.mark.django_db
@@ -73,6 +73,19 @@ def test_the_backlog_of_a_queue_tells_due_from_blocked_steps():
     assert _of(samples, "cpm_jobs_open", kind="backup", state="running") == 1
 
 
+def test_the_workers_of_each_queue_are_counted_those_of_places_too():
+    fleet.seen("far", FleetKind.WORKER, ["backup", "s3"], 4)
+    fleet.seen("near", FleetKind.WORKER, ["s3", "s3@123456789012:eu-west-1"], 2)
+    fleet.seen("gone", FleetKind.WORKER, ["s3"], 8)
+    FleetMember.objects.filter(name="gone").update(last_seen_at=timezone.now() - timedelta(minutes=2))
+
+    values = _scrape()
+
+    found = {name: values["cpm_queue_workers", ("queue", name)] for name in ("backup", "s3", "s3@123456789012:eu-west-1")}
+    assert found == {"backup": 1, "s3": 2, "s3@123456789012:eu-west-1": 1}
+    assert values["cpm_queue_slots", ("queue", "s3")] == 6
+
+
 def test_outcomes_alerts_and_cleanup_are_counted():
     now = timezone.now()
     Job.objects.create(kind="recovery", subject_type="recovery", state=JobState.FAILED, finished_at=now)
@@ -115,7 +128,7 @@ def test_a_scrape_costs_the_same_number_of_queries_however_many_policies(django_
     for _ in range(20):
         factories.backup()
 
-    with django_assert_max_num_queries(13):
+    with django_assert_max_num_queries(14):
         _scrape()
 
 
@@ -169,3 +182,30 @@ def test_members_that_were_silent_for_a_day_are_forgotten():
     fleet.seen("new", FleetKind.WORKER)
 
     assert list(FleetMember.objects.values_list("name", flat=True)) == ["new"]
+
+
+def test_a_repository_shows_how_it_was_when_it_was_last_verified():
+    now = timezone.now()
+    row = factories.s3_repository(
+        name="main", last_verified_at=now - timedelta(days=8), last_verify_result="damaged", bytes_stored=7, copies_stored=2
+    )
+    new = factories.s3_repository(verify_every_days=0)
+    backup = factories.backup()
+    for number, status in enumerate(("completed", "deleted")):
+        S3Copy.objects.create(
+            backup=backup, snapshot=factories.snapshot(backup), repository=row, copy_id=f"{number:032x}",
+            start_time=now, damaged=True, status=status,
+        )  # fmt: skip
+
+    found = _scrape()
+
+    labels = {"repository_id": str(row.pk), "repository": "main", "user": row.user.username}
+    assert _of(found, "cpm_repository_bytes", **labels) == 7 and _of(found, "cpm_repository_copies", **labels) == 2
+    assert _of(found, "cpm_repository_damaged_copies", **labels) == 1
+    assert _of(found, "cpm_repository_last_verify_result", **labels, result="damaged") == 1
+    assert _of(found, "cpm_repository_last_verify_result", **labels, result="sound") == 0
+    assert 0 < _of(found, "cpm_repository_verification_overdue_seconds", **labels) - 86_400 < 60
+    assert abs(_of(found, "cpm_repository_last_verified_time_seconds", **labels) - row.last_verified_at.timestamp()) < 1
+    others = {"repository_id": str(new.pk), "repository": new.name, "user": new.user.username}
+    assert _of(found, "cpm_repository_last_verified_time_seconds", **others) is None
+    assert _of(found, "cpm_repository_verification_overdue_seconds", **others) is None

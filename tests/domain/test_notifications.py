@@ -11,9 +11,20 @@ from cpm.flows import alerting, notify
 from cpm.flows.identities import decrypt_secret, encrypt_secret
 from cpm.lib import errors
 from cpm.lib.states import Role
-from cpm.models import Account, Actor, Alert, AuditRecord, EmailIdentity, LogLine, Notification, Step, User
+from cpm.models import (
+    Account,
+    Actor,
+    Alert,
+    AuditRecord,
+    EmailIdentity,
+    LogLine,
+    Notification,
+    ServerSettings,
+    Step,
+    User,
+)
 from cpm.notifications import messages, topics
-from cpm.services import accounts, cleanup, deliveries, email_identity, notifications, settings
+from cpm.services import accounts, cleanup, deliveries, email_identity, notifications
 from tests import factories
 from tests.domain.world import DR_ACCOUNT, World
 from workers import tasks
@@ -79,7 +90,7 @@ def test_a_topic_is_made_for_the_user_who_is_asked_to_confirm(world: World):
     row = set_up(world, alerts={"enabled": True, "create_new_topic": True, "add_user_email": True})
 
     (topic,) = world.aws.control("GET", "/sns")["topics"]
-    server = settings.current().server_id
+    server = ServerSettings.current().server_id
     assert row.alerts_topic_arn == topic["arn"]
     assert topic["arn"].endswith(f":cpm-{server}-{world.user.pk}-alerts")
     assert topic["tags"] == {"cpm_server_id": str(server)}

@@ -7,6 +7,7 @@ import pytest
 from django.utils import timezone
 
 from cpm.flows import repositories as flow
+from cpm.flows.s3 import verification
 from cpm.flows.table import ENGINE
 from cpm.jobs import runner
 from cpm.lib.errors import Conflict, InUse, NotAllowed, PreconditionFailed, ValidationFailed
@@ -288,8 +289,9 @@ def test_what_is_used_stays(world: World, bucket: str) -> None:
     row = make(world)
     factories.policy(world.account, s3_repository=row, name="web")
 
-    with pytest.raises(InUse, match="policy web"):
-        repositories.delete(actor=world.actor, repository=row)
+    for force in (False, True):
+        with pytest.raises(InUse, match="policy web"):
+            repositories.delete(actor=world.actor, repository=row, force=force)
     row.policies.all().delete()
     with pytest.raises(InUse, match="S3 repository main"):
         accounts.delete(actor=world.actor, account=world.account)
@@ -300,9 +302,9 @@ def test_what_is_used_stays(world: World, bucket: str) -> None:
 def test_verification_keeps_its_result(world: World, bucket: str) -> None:
     row = make(world)
 
-    report = repositories.verify(actor=world.actor, repository=row, depth=VerifyDepth.FULL)
+    found = repositories.verify(actor=world.actor, repository=row, depth=VerifyDepth.FULL)
     row.refresh_from_db()
-    assert not report.damage
+    assert not found.report.damage
     assert (row.last_verify_result, row.last_verify_depth) == (VerifyResult.SOUND, VerifyDepth.FULL)
     assert row.last_verified_at is not None and row.last_verified_at <= timezone.now()
     fill(world, row, 1, folder="copies/")
@@ -311,7 +313,7 @@ def test_verification_keeps_its_result(world: World, bucket: str) -> None:
 
     row.refresh_from_db()
     assert row.last_verify_result == VerifyResult.DAMAGED and "copies/0000" in row.last_verify_details
-    assert Step.objects.get(kind=flow.VERIFY).state == "failed"
+    assert Step.objects.get(kind=verification.STEP).state == "succeeded"
 
 
 def test_a_repository_that_cannot_be_read_says_so(world: World, bucket: str) -> None:

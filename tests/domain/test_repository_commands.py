@@ -101,6 +101,8 @@ def test_the_admin_shows_no_key_and_starts_a_verification(world: World, row: S3R
     address = reverse("admin:cpm_s3repository_verify", args=[row.pk])
 
     shown = client.get(page).content.decode()
+    listed = client.get(reverse("admin:cpm_s3repository_changelist"))
+    assert listed.status_code == 200 and "Damaged" in listed.content.decode()
     asked = client.get(address)
     assert asked.status_code == 200 and not Job.objects.exists()
     answered = client.post(address, {"depth": "sample"})

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from django.db import DatabaseError, connection
 
-from cpm.models import ServerSettings, UsageRecord
+from cpm.models import Policy, ServerSettings, UsageRecord
 from cpm.services import usage
 from tests import factories
 from workers import tasks
@@ -43,6 +43,22 @@ def test_a_resource_counts_once_in_however_many_policies_of_an_account(account):
         account.name,
         NOW,
     )
+
+
+def test_instances_that_are_copied_to_s3_count_once(account):
+    copied = [factories.policy(account, s3_enabled=True) for _ in range(2)]
+    for policy in copied:
+        factories.target(policy, aws_resource_id="i-1")
+    factories.target(copied[0], aws_resource_id="vol-1", **VOLUME)
+    factories.target(factories.policy(account, s3_enabled=True, enabled=False), aws_resource_id="i-2")
+
+    usage.refresh(now=NOW)
+    first = the_record(account)
+    Policy.objects.filter(account=account).update(s3_enabled=False)
+    usage.refresh(now=NOW + timedelta(minutes=1))
+
+    assert (first.instances, first.instances_s3) == (2, 1)
+    assert the_record(account).instances_s3 == 0
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cpm.explore.blocks import BLOCK_SIZE, Device, FileObject, Slice
+from cpm.explore.blocks import BLOCK_SIZE, BlockCache, Device, FileObject, Slice
 from cpm.explore.errors import SourceFailed
 
 SIZE = 40 * BLOCK_SIZE + 1234
@@ -88,9 +88,24 @@ def test_zeros_cost_no_bytes_and_the_cache_is_bounded() -> None:
             device.read(index * BLOCK_SIZE, 1)
         device.read(0, 1)
 
-        assert len(device._cache) <= 16
+        assert len(device._cache) <= 24
     assert of_holes == 0
     assert source.fetched.count(0) == 2
+
+
+def test_devices_that_share_a_cache_share_its_memory_and_not_their_blocks() -> None:
+    cache, sources = BlockCache(24), [Counting() for _ in range(3)]
+    devices = [Device(source, cache=cache, read_ahead=0) for source in sources]
+
+    for index in range(12):
+        for device in devices:
+            assert device.read(index * BLOCK_SIZE, 9) == expected(index * BLOCK_SIZE, 9)
+    for device in devices:
+        device.read(11 * BLOCK_SIZE, 9)
+        device.close()
+
+    assert len(cache) == 24
+    assert [source.fetched for source in sources] == [list(range(12))] * 3
 
 
 def test_a_source_that_fails_is_an_error_and_is_asked_again() -> None:

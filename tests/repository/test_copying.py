@@ -1,6 +1,8 @@
 """Copies: what they store, what they share, and how they are read."""
 
 import json
+import threading
+import time
 
 import pytest
 
@@ -11,6 +13,7 @@ from cpm.repository.errors import CopyConflict, CopyIncomplete, StaleView
 from cpm.repository.manifest import assemble, progress_of, save_progress
 from cpm.repository.prune import prune
 from cpm.repository.reader import Reader
+from cpm.repository.store_local import LocalStore
 from cpm.repository.verify import Depth, verify
 from cpm.repository.writer import CopyWriter
 from tests.repository.world import (
@@ -38,6 +41,37 @@ def test_a_copy_reads_as_the_volume_even_when_its_last_block_is_short(tmp_path):
     assert reader.read(5) == block(5)[:1000] and reader.read(2) == bytes(BLOCK_BYTES)
     reader.restore(tmp_path / "restored")
     assert (tmp_path / "restored").read_bytes() == b"".join(volume.content(number) for number in range(6))
+
+
+def test_blocks_are_gathered_pack_by_pack(tmp_path):
+    volume = Volume([0, *range(1, 60)])
+    copy = copy_volume(new_repository(tmp_path), draft(volume), volume, pack_bytes=SMALL_PACK)
+    read = []
+    store = Wrapped(LocalStore(tmp_path), before=lambda operation, key: read.append(key))
+    reader = Reader(reopened(tmp_path, store), copy)
+
+    with reader.gather(10, 50, threads=1, ahead=2) as blocks:
+        found = list(blocks)
+
+    assert sorted(found) == [(number, block(number)) for number in range(10, 50)]
+    packs = [key for key in read if key.startswith("packs/")]
+    # Each pack is opened by two requests; its blocks come with one more, unless others lie between them.
+    assert len(packs) < 2 * len(set(packs)) + len(found) / 2
+
+
+def test_whoever_stops_gathering_leaves_no_thread_behind(tmp_path):
+    repository = new_repository(tmp_path)
+    volume = Volume(list(range(1, 60)))
+    reader = Reader(repository, copy_volume(repository, draft(volume), volume, pack_bytes=SMALL_PACK))
+
+    with reader.gather(threads=3, ahead=1) as blocks:
+        next(blocks)
+        next(blocks)
+
+    deadline = time.monotonic() + 5
+    while any(thread.name == "repository-gather" for thread in threading.enumerate()):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def test_equal_blocks_of_all_volumes_are_stored_once_and_zeros_not_at_all(tmp_path):

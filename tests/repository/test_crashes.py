@@ -12,13 +12,13 @@ from cpm.repository.errors import CopyIncomplete, StoreUnavailable
 from cpm.repository.prune import prune
 from cpm.repository.reader import Reader
 from cpm.repository.repository import open_repository
-from cpm.repository.store import Retrying
 from cpm.repository.store_local import LocalStore
 from cpm.repository.verify import Depth, verify
 from tests.repository.world import (
     AT_ONCE,
     SECRET,
     SMALL_PACK,
+    Retrying,
     Volume,
     Wrapped,
     dies_at,
@@ -158,9 +158,7 @@ def test_a_killed_copy_stores_at_most_one_pack_again(before, tmp_path):
 def test_failing_requests_and_lost_answers_are_repeated(before, tmp_path, operation, seed):
     origin, kept, doomed, old_archive = before
     path = shutil.copytree(origin, tmp_path / "repository")
-    faulty = Retrying(
-        unreliable(LocalStore(path), random.Random(seed)), attempts=40, sleep=lambda pause: None
-    )
+    faulty = Retrying(unreliable(LocalStore(path), random.Random(seed)), attempts=40)
 
     operation(open_repository(faulty, SECRET), doomed, kept)
 

@@ -6,9 +6,13 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from cpm.aws import gateway
+from cpm.aws.identity import Keys
+from cpm.aws.s3_objects import S3Objects, Stored
 from cpm.repository import locks
 from cpm.repository.copying import copy_volume
 from cpm.repository.errors import (
+    Damaged,
     ForeignRepository,
     ObjectExists,
     ObjectLocked,
@@ -20,8 +24,8 @@ from cpm.repository.errors import (
 from cpm.repository.prune import prune
 from cpm.repository.reader import Reader
 from cpm.repository.repository import Settings, create, open_repository
-from cpm.repository.store import PutOptions, Retrying, probe
-from cpm.repository.store_boto import BotoObjects, _retrieval
+from cpm.repository.store import PutOptions, probe
+from cpm.repository.store_direct import DirectObjects, _info
 from cpm.repository.store_local import LocalStore
 from cpm.repository.store_s3 import S3Store
 from cpm.repository.verify import Depth, verify
@@ -33,32 +37,39 @@ from tests.repository.world import (
     SERVER,
     SMALL_PACK,
     Volume,
-    Wrapped,
     draft,
     holds,
     objects,
     referenced_only,
-    unreliable,
 )
 
 
 @pytest.fixture(scope="module")
-def simulator(tmp_path_factory):
+def simulated(tmp_path_factory):
     running = simulated_aws.start(tmp_path_factory.mktemp("simulator"))
-    yield running.client("s3")
+    yield running
     running.stop()
+
+
+@pytest.fixture
+def simulator(simulated):
+    simulated.clear_faults()
+    return simulated.client("s3"), simulated.credentials()
 
 
 @pytest.fixture(scope="module")
 def other_s3(tmp_path_factory):
     with seaweed.running(tmp_path_factory.mktemp("seaweed")) as client:
-        yield client
+        yield client, seaweed.KEYS
 
 
-def s3_store(client, *, locked=False):
+def s3_store(server, *, locked=False):
+    client, credentials = server
     bucket = f"bucket-{uuid.uuid4().hex[:12]}"
     client.create_bucket(Bucket=bucket, **({"ObjectLockEnabledForBucket": True} if locked else {}))
-    return S3Store(BotoObjects(client, bucket, versioned=locked), "some/folder")
+    gateway.configure(gateway.GatewayConfig(endpoint_url=client.meta.endpoint_url))
+    objects = S3Objects(Keys(*credentials), "us-east-1", bucket)
+    return S3Store(DirectObjects(objects, versioned=locked), "some/folder")
 
 
 @pytest.fixture(params=["directory", "simulator", "other_s3"])
@@ -161,6 +172,57 @@ def test_locked_objects_stay_until_their_time_and_the_lock_grows_with_the_copies
     assert prune(repository, delays=AT_ONCE).deleted == 0 and holds(repository, kept, volume)
 
 
+def test_what_kept_copies_need_is_locked_anew_at_every_extension(tmp_path):
+    now = [datetime.now(UTC).timestamp()]
+    settings = Settings(lock_mode="COMPLIANCE", retention=timedelta(days=7))
+    store = LocalStore(tmp_path)
+    repository = create(store, SECRET, owner=SERVER, settings=settings, clock=lambda: now[0])
+    first, second = Volume([2, 4]), Volume([6, 8])
+    kept = copy_volume(repository, draft(first), first)
+    [kept_pack] = [info.key for info in store.list("packs/")]
+    archive = copy_volume(repository, draft(first, archive=True), first)
+    doomed = copy_volume(repository, draft(second), second)
+    [lost_pack] = [info.key for info in store.list("packs/") if info.key != kept_pack]
+    early = {info.key: store.head(info.key).retain_until for info in store.list("")}
+    for until in early.values():
+        assert until is None or until - datetime.now(UTC) < timedelta(days=7, minutes=1)
+    store._lock(doomed.draft.key, datetime.now(UTC) - timedelta(days=1))
+    repository.delete_copy(doomed.copy_id)
+    now[0] += timedelta(days=5).total_seconds()
+
+    locks.extend(repository)
+    now[0] += 60
+    again = locks.extend(repository)
+    now[0] += timedelta(days=5).total_seconds()
+    locks.extend(repository, without=[kept.copy_id])
+
+    soon = datetime.now(UTC) + timedelta(days=11)
+    needed = {info.key for info in store.list("") if (store.head(info.key).retain_until or soon) > soon}
+    assert {"config", "keys/00000001", kept_pack, kept.draft.key, archive.draft.key} <= needed
+    assert {info.key for info in store.list("archives/")} <= needed
+    assert lost_pack not in needed and store.head(lost_pack).retain_until == early[lost_pack]
+    assert again == 0
+    latest = store.head(archive.draft.key).retain_until
+    assert store.head(kept.draft.key).retain_until < latest and store.head(kept_pack).retain_until < latest
+
+
+def test_damage_keeps_no_other_copy_from_being_locked(tmp_path):
+    now = [datetime.now(UTC).timestamp()]
+    settings = Settings(lock_mode="GOVERNANCE", retention=timedelta(days=7))
+    store = LocalStore(tmp_path)
+    repository = create(store, SECRET, owner=SERVER, settings=settings, clock=lambda: now[0])
+    volume = Volume([2, 4])
+    copies = [copy_volume(repository, draft(volume), volume) for _ in range(2)]
+    (tmp_path / copies[0].draft.key).write_bytes(b"rotten")
+    before = store.head(copies[1].draft.key).retain_until
+    now[0] += timedelta(days=5).total_seconds()
+
+    with pytest.raises(Damaged, match=copies[0].copy_id):
+        locks.extend(repository)
+
+    assert store.head(copies[1].draft.key).retain_until - before > timedelta(days=4)
+
+
 def test_packs_that_are_locked_wait_for_the_end_of_their_lock(tmp_path):
     settings = Settings(lock_mode="COMPLIANCE", retention=timedelta(seconds=-1))
     store = LocalStore(tmp_path)
@@ -216,28 +278,27 @@ def test_a_creation_that_broke_off_is_completed(tmp_path):
     assert again.root == root and open_repository(store, SECRET).root == root
 
 
-def test_a_write_whose_answer_was_lost_is_recognised_by_its_bytes(tmp_path):
-    store = LocalStore(tmp_path)
-    lost = [True]
+def test_a_write_whose_answer_was_lost_is_recognised_by_its_bytes(simulator, simulated):
+    store = s3_store(simulator)
+    simulated.fault(service="s3", action="PutObject", lost_response=True, count=1)
 
-    def lose(operation, key):
-        if operation == "put" and lost.pop():
-            lost.append(False)
-            raise StoreUnavailable("the answer was lost")
-
-    Retrying(Wrapped(store, after=lose), sleep=lambda pause: None).put("packs/a", b"mine")
+    store.put("packs/a", b"mine")
 
     assert store.get("packs/a") == b"mine"
-    lost[:] = [True]
+    simulated.fault(service="s3", action="PutObject", error="InternalError", status=500, count=1)
     with pytest.raises(ObjectExists):
-        Retrying(Wrapped(store, before=lose), sleep=lambda pause: None).put("packs/a", b"others")
+        store.put("packs/a", b"others")
 
 
-def test_what_does_not_come_back_is_given_up(tmp_path):
-    broken = Retrying(unreliable(LocalStore(tmp_path), random.Random(1), share=1.0), sleep=lambda pause: None)
+def test_what_does_not_come_back_is_given_up(simulator, simulated):
+    store = s3_store(simulator)
+    simulated.fault(service="s3", action="GetObject", error="InternalError", status=500)
 
     with pytest.raises(StoreUnavailable):
-        broken.get("config")
+        store.get("config")
+    simulated.clear_faults()
+    with pytest.raises(ObjectMissing):
+        store.get("config")
 
 
 def test_storage_class_and_encryption_reach_s3(simulator):
@@ -253,8 +314,13 @@ def test_storage_class_and_encryption_reach_s3(simulator):
 
 
 def test_the_state_of_a_retrieval_is_read_from_its_header():
+    def retrieval(storage_class, header):
+        stored = Stored("packs/a", 1, datetime.now(UTC), "e", storage_class, header)
+        info = _info(stored, headed=True)
+        return info.retrieval, info.retrieved_until
+
     done = 'ongoing-request="false", expiry-date="Fri, 21 Dec 2012 00:00:00 GMT"'
 
-    assert _retrieval("STANDARD", None) == (None, None) and _retrieval("GLACIER", None) == ("needed", None)
-    assert _retrieval("DEEP_ARCHIVE", 'ongoing-request="true"') == ("ongoing", None)
-    assert _retrieval("GLACIER", done) == ("ready", datetime(2012, 12, 21, tzinfo=UTC))
+    assert retrieval("STANDARD", None) == (None, None) and retrieval("GLACIER", None) == ("needed", None)
+    assert retrieval("DEEP_ARCHIVE", 'ongoing-request="true"') == ("ongoing", None)
+    assert retrieval("GLACIER", done) == ("ready", datetime(2012, 12, 21, tzinfo=UTC))

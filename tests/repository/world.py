@@ -10,10 +10,11 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
+from typing import TypeVar
 
 from cpm.repository import manifest
 from cpm.repository.blocks import BLOCK_BYTES
-from cpm.repository.errors import StoreUnavailable
+from cpm.repository.errors import ObjectExists, StoreUnavailable
 from cpm.repository.keys import RawKey
 from cpm.repository.manifest import Draft, Manifest
 from cpm.repository.marking import mark
@@ -84,7 +85,7 @@ def holds(repository: Repository, copy: Manifest, volume: Volume) -> bool:
     reader = Reader(repository, copy)
     if copy.draft.size != volume.size:
         return False
-    found = dict(reader.blocks())
+    found = dict(reader.gather(threads=2))
     return all(
         found.pop(number, None) == (None if seed == 0 else volume.content(number))
         for number, seed in enumerate(volume.seeds)
@@ -206,3 +207,70 @@ def unreliable(inner: Store, choice: random.Random, share: float = 0.3) -> Wrapp
 
 def progress_keys(repository: Repository) -> list[str]:
     return [info.key for info in repository.store.list(manifest.PROGRESS)]
+
+
+T = TypeVar("T")
+
+
+@dataclass(slots=True)
+class Retrying:
+    """Repeats what a directory could not do this time, as the client of S3 does by itself.
+
+    A write whose answer was lost is found out on the repetition: the key is taken then, and if it holds the very
+    bytes, the write has happened.
+    """
+
+    inner: Store
+    attempts: int = 6
+
+    def _repeat(self, call: Callable[[], T]) -> T:
+        for attempt in range(self.attempts):
+            try:
+                return call()
+            except StoreUnavailable:
+                if attempt + 1 == self.attempts:
+                    raise
+        raise AssertionError("a store is asked at least once")
+
+    def put(
+        self, key: str, data: Buffer, *, if_absent: bool = True, options: PutOptions | None = None
+    ) -> None:
+        unsure = False
+
+        def call() -> None:
+            nonlocal unsure
+            try:
+                self.inner.put(key, data, if_absent=if_absent, options=options)
+            except StoreUnavailable:
+                unsure = True
+                raise
+            except ObjectExists:
+                if not unsure or self.inner.get(key) != bytes(data):
+                    raise
+
+        self._repeat(call)
+
+    def get(self, key: str, start: int = 0, length: int | None = None) -> bytes:
+        return self._repeat(lambda: self.inner.get(key, start, length))
+
+    def read_into(self, key: str, start: int, target: memoryview) -> int:
+        return self._repeat(lambda: self.inner.read_into(key, start, target))
+
+    def head(self, key: str) -> Info:
+        return self._repeat(lambda: self.inner.head(key))
+
+    def list(self, prefix: str) -> Iterator[Info]:
+        return iter(self._repeat(lambda: list(self.inner.list(prefix))))
+
+    def delete(self, keys: Iterable[str]) -> None:
+        doomed = list(keys)
+        self._repeat(lambda: self.inner.delete(doomed))
+
+    def retain(self, key: str, until: datetime, mode: str) -> None:
+        self._repeat(lambda: self.inner.retain(key, until, mode))
+
+    def retrieve(self, key: str, *, tier: str, days: int) -> None:
+        self._repeat(lambda: self.inner.retrieve(key, tier=tier, days=days))
+
+    def discard_unfinished(self, older_than: float) -> int:
+        return self._repeat(lambda: self.inner.discard_unfinished(older_than))

@@ -1,12 +1,13 @@
 """Workers that are killed with SIGKILL, or frozen with SIGSTOP, at a chosen moment.
 
 A worker here is a forked process that sweeps and drains all queues as the fleet does. Its *events* are the moments
-before and after every guarded write of a step row and every AWS call: at the chosen event it sends itself the signal,
-which nothing in the process can notice or prevent.
+before and after every guarded write of a step row, every AWS call and every request of block I/O: at the chosen event
+it sends itself the signal, which nothing in the process can notice or prevent.
 """
 
 import os
 import signal
+import threading
 import time
 import traceback
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from typing import Any
 from django.db import connection, connections
 
 from cpm.aws.client import AwsClient
+from cpm.aws.http_pool import HttpPool
 from cpm.flows.table import ENGINE
 from cpm.jobs import leases, runner, sessions, sweeper
 from cpm.models import Job
@@ -29,10 +31,13 @@ class Events:
         self.seen = 0
         self.die_at = die_at
         self.number = number
+        self._lock = threading.Lock()
 
     def __call__(self) -> None:
-        self.seen += 1
-        if self.seen == self.die_at:
+        with self._lock:
+            self.seen += 1
+            strikes = self.seen == self.die_at
+        if strikes:
             os.kill(os.getpid(), self.number)
 
     def around(self, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -93,6 +98,7 @@ def _fork(events: Events, seconds: float) -> tuple[int, int]:
         os.close(reader)
         sessions.bound()
         AwsClient.call = events.around(AwsClient.call)  # type: ignore[method-assign]
+        HttpPool.send = events.around(HttpPool.send)  # type: ignore[method-assign]
         leases.guarded = events.around(leases.guarded)
         work(seconds)
         os.write(writer, str(events.seen).encode())

@@ -7,7 +7,7 @@ from django.utils import timezone
 
 from cpm.models import Backup, Recovery, Snapshot
 from cpm.services import backups
-from tests.domain import recovering
+from tests.domain import copying, recovering, restoring
 from tests.domain.world import DR_ACCOUNT, World
 from tests.simulated_aws import DEFAULT_ACCOUNT, REGION
 from tests.system.scenario import Scenario, ours, recorded
@@ -68,6 +68,34 @@ def recover_instance_from_dr_scenario(world: World) -> Callable[[], Scenario]:
         world.aws.client("ec2").delete_snapshot(SnapshotId=native.aws_id)
     where = {"to_account": dr_account.pk, "to_region": region, "from_account": dr_account.pk}
     return _instances(world, row, fingerprints, where, DR_ACCOUNT, DR_REGION)
+
+
+def recover_from_s3_scenario(world: World) -> Callable[[], Scenario]:
+    """A volume whose snapshot is gone comes back from its archived copy; no snapshot that was written on the way stays."""
+    volume = world.aws.volume()
+    for number in range(4):
+        world.aws.write(volume, bytes([65 + number]) * 4096, number << 27)
+    backup = world.back_up(world.policy(volume), status="B")
+    row = recovering.volume_row(backup)
+    copy = restoring.copied(world, row, copying.repository(world))
+    restoring.archive(world, copy)
+    restoring.lose_snapshots(world, backup)
+    made: set[str] = set()
+
+    def begin() -> None:
+        restoring.start(world, row)
+
+    def check() -> None:
+        recovery = Recovery.objects.order_by("-pk")[0]
+        assert recovery.status == "R", (recovery.outcome, recovering.log(recovery))
+        assert (recovery.s3_status, recovery.s3_progress, recovery.retrieve_status) == ("S", [100], "S")
+        [volume_id] = recovering.ids(recovery)
+        made.add(volume_id)
+        assert recovering.left_over(world, kept=made) == []
+        assert world.aws.fingerprint(volume_id) == world.aws.fingerprint(volume)
+        _told(recovery)
+
+    return lambda: Scenario(begin, check)
 
 
 def agent_scenario(world: World) -> Callable[[], Scenario]:

@@ -22,10 +22,12 @@ from tests.domain.world import DR_ACCOUNT, World
 from tests.system.dying import fork_worker, freeze_worker
 from tests.system.recovery_scenarios import (
     agent_scenario,
+    recover_from_s3_scenario,
     recover_instance_from_dr_scenario,
     recover_instance_scenario,
     recover_volume_scenario,
 )
+from tests.system.s3_scenarios import s3_cleanup_scenario, s3_copy_scenario
 from tests.system.scenario import Scenario, ours, recorded
 
 pytestmark = [pytest.mark.chaos, pytest.mark.django_db(transaction=True)]
@@ -38,6 +40,13 @@ SAMPLE, FROZEN_SAMPLE = 6, 2
 def _strays_at_once(settings) -> None:
     """What was made late need not be an hour old."""
     settings.CPM_STRAY_SETTLED_SECONDS = 0
+
+
+@pytest.fixture(autouse=True)
+def _small_parts(settings) -> None:
+    """A volume of a GiB is copied to S3 in two parts, and what has changed of it in two slices."""
+    settings.CPM_S3_PART_GIB = 0.5
+    settings.CPM_S3_SLICE_SECONDS = 0
 
 
 def start(world: World, policy) -> None:
@@ -127,10 +136,13 @@ SCENARIOS = {
     "agent": agent_scenario,
     "dr": dr_scenario,
     "retention": retention_scenario,
+    "s3_cleanup": s3_cleanup_scenario,
+    "s3_copy": s3_copy_scenario,
     "strays": strays_scenario,
     "recover_volume": recover_volume_scenario,
     "recover_instance": recover_instance_scenario,
     "recover_instance_from_dr": recover_instance_from_dr_scenario,
+    "recover_from_s3": recover_from_s3_scenario,
 }
 
 

@@ -55,8 +55,9 @@ def test_the_demo_proves_what_it_recovers(folder):
 
     assert demo.returncode == 0, told
     assert "WRONG" not in told
-    assert len(re.findall(r"proven .*every byte as at backup 3", told)) == 4
+    assert len(re.findall(r"proven .*every byte as at backup 3", told)) == 7
     assert len(re.findall(r"proven .*every byte as at backup 2", told)) == 1
+    assert re.search(r"proven .*/\S+ of orders at backup 1", told)
     assert re.search(r"Killed worker\d with SIGKILL", told)
 
 

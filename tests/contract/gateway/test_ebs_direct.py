@@ -66,6 +66,22 @@ def test_a_snapshot_is_listed_and_read_block_by_block(aws: SimulatedAws) -> None
     assert bytes(ebs.get_block(snapshot, *listed[2])) == blocks[700]
 
 
+def test_the_memory_of_a_block_that_is_given_back_is_used_again(aws: SimulatedAws) -> None:
+    blocks = some_blocks(0, 1, 2)
+    snapshot = snapshot_of(aws, volume_with(aws, blocks))
+    ebs = direct(aws)
+    refs = list(ebs.list_blocks(snapshot))
+    first = ebs.get_block(snapshot, *refs[0])
+    kept = ebs.get_block(snapshot, *refs[1])
+
+    ebs.recycle(first)
+    third = ebs.get_block(snapshot, *refs[2])
+
+    assert isinstance(first, memoryview) and isinstance(third, memoryview)
+    assert third.obj is first.obj and bytes(third) == blocks[2]
+    assert bytes(kept) == blocks[1]
+
+
 def test_differences_are_listed_from_where_they_are_wanted(aws: SimulatedAws) -> None:
     volume = volume_with(aws, some_blocks(1, 2, 3))
     first = snapshot_of(aws, volume)

@@ -283,6 +283,19 @@ def test_what_could_not_be_deleted_is_told() -> None:
     assert b"<Key>&lt;&amp;&gt;</Key>" in wire.seen[0].body
 
 
+def test_what_could_not_be_deleted_this_time_is_deleted_the_next() -> None:
+    busy = b"<DeleteResult><Error><Key>b</Key><Code>InternalError</Code><Message>busy</Message></Error></DeleteResult>"
+    with wires.running(lambda seen, number: Say(body=b"<DeleteResult/>" if number == 2 else busy)) as wire:
+        assert objects_at(wire).delete(["a", "b"]) == []
+    with (
+        wires.running(lambda seen, number: Say(body=busy)) as stuck,
+        pytest.raises(errors.Unreachable, match="busy"),
+    ):
+        objects_at(stuck).delete(["a", "b"])
+
+    assert len(wire.seen) == 3
+
+
 @pytest.mark.parametrize(
     "answer",
     [b"<html/>", b"", b"not xml", b'<!DOCTYPE x [<!ENTITY a "b">]><ListBucketResult/>'],

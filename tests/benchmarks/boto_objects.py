@@ -1,4 +1,4 @@
-"""`ObjectClient` spoken by boto3. boto3 and botocore are known to this module only."""
+"""The peer of `cpm.repository.store_direct`: the same protocol spoken by boto3."""
 
 import hashlib
 import re

@@ -1,0 +1,1 @@
+"""What CPM does with backups in S3: copying them there, keeping, archiving and deleting the copies."""

@@ -1,0 +1,310 @@
+"""The steps that copy one volume: parts of it, each in slices, then the seal that makes a copy of them.
+
+A part goes on from its cursor, which says what was made durable; whoever takes it over repeats at most what came after
+that. Blocks already in the repository are not stored again, so repeating costs time and nothing else.
+"""
+
+import time
+from dataclasses import asdict
+from typing import Any
+
+from django.conf import settings
+from django.db import connection
+from django.db.models import F
+
+from cpm.aws.ebs_direct import BLOCK, EbsDirect
+from cpm.flows import repositories
+from cpm.flows.identities import identity_of
+from cpm.flows.s3 import records
+from cpm.flows.s3.copy_blocks import AHEAD, NoBase, Source, Tally, copy_blocks, threads
+from cpm.jobs.context import StepContext
+from cpm.jobs.kinds import Done, Failed, Outcome, StepKind, Wait
+from cpm.lib.states import SnapshotStatus
+from cpm.models import S3Copy, S3Repository, Snapshot, Step
+from cpm.repository.blocks import SEGMENT_BLOCKS
+from cpm.repository.delays import VIEW_LIFETIME
+from cpm.repository.errors import Damaged, ObjectMissing
+from cpm.repository.index import View
+from cpm.repository.manifest import Manifest
+from cpm.repository.repository import Repository
+from cpm.repository.writer import CopyWriter
+
+QUEUE = "s3"
+PART, SEAL = "s3_copy.part", "s3_copy.seal"
+GIB, MIB = 1 << 30, 1 << 20
+SHOW_SECONDS = 2.0
+"""How often the backup's percentage is counted anew by each worker."""
+
+RELATED = (
+    "repository__account", "base__snapshot", "snapshot__account", "snapshot__parent",
+    "backup__user", "backup__account", "backup__policy",
+)  # fmt: skip
+_SHOW = """
+UPDATE cpm_backup SET s3_copy_progress = shown.percent FROM (
+    SELECT coalesce(sum(progress * (payload->>'blocks')::bigint)
+                    / nullif(sum((payload->>'blocks')::bigint), 0), 0) AS percent
+    FROM cpm_step WHERE job_id = %s AND kind = %s) AS shown
+WHERE id = %s AND s3_copy_status IN ('P', 'G') AND s3_copy_progress < shown.percent
+"""
+
+# What the last slice in this process knew of a repository, so that the next need not read its whole index again.
+_views: dict[bytes, View] = {}
+
+
+def of_payload(context: StepContext) -> S3Copy:
+    """The copy that the step works for, with all that its manifest says."""
+    return S3Copy.objects.select_related(*RELATED).get(pk=context.payload["copy"])
+
+
+def opened(context: StepContext, copy: S3Copy) -> Repository:
+    """The copy's repository. Raises what `repositories.opened` raises."""
+    assert copy.repository is not None
+    return repositories.opened(
+        copy.repository, session=f"cpm-job-{context.job_id}", storage_class=copy.storage_class
+    )
+
+
+def gone(copy: S3Copy) -> str:
+    """Why the copy can be neither made nor finished; empty if it can."""
+    if copy.repository is None:
+        return "The S3 repository was deleted."
+    if copy.snapshot.account is None:
+        return f"{copy.snapshot.aws_id} cannot be read: its account is no longer known to CPM."
+    return ""
+
+
+# -- a part -----------------------------------------------------------------------------------------------
+
+
+def part(context: StepContext) -> Outcome:
+    """A slice of the part. Payload: copy, first and end (segments), blocks (how many)."""
+    copy = of_payload(context)
+    if copy.succeeded is not None:
+        return Done("The copy of this volume is over.")
+    if why := gone(copy):
+        return Failed(why)
+    slice_ = _Slice(context, copy, opened(context, copy))
+    try:
+        slice_.run()
+    except NoBase as error:
+        # Parts that have used the base are right all the same: each says what its own segments consist of.
+        with context.fenced():
+            S3Copy.objects.filter(pk=copy.pk).update(base=None)
+        context.warn(f"{copy.snapshot.source_id} is read as a whole, not only what changed. {error}")
+        return Wait(0.0, message="Reading the whole volume.")
+    if slice_.next < context.payload["end"]:
+        # What went wrong before has been overcome.
+        context.lease.failures = 0
+        return Wait(0.0, progress=slice_.percent, message=slice_.words())
+    return Done(slice_.words())
+
+
+class _Slice:
+    """One turn at a part: the cursor it starts from, and what it shows while it goes on."""
+
+    def __init__(self, context: StepContext, copy: S3Copy, repository: Repository) -> None:
+        self.context = context
+        self.copy = copy
+        self.repository = repository
+        cursor: dict[str, Any] = context.cursor or {}
+        self.next: int = cursor.get("next", context.payload["first"])
+        self.tally = Tally(**cursor.get("tally", {}))
+        self.based: bool = cursor.get("based", False)
+        self.unclean: bool = cursor.get("unclean", False)
+        self._block = self.next * SEGMENT_BLOCKS
+        self._stop = False
+        self._ends = time.monotonic() + settings.CPM_S3_SLICE_SECONDS
+        self._told = self._shown = time.monotonic()
+
+    def run(self) -> None:
+        """Copy until the time is up. Raises `NoBase` and whatever reading and writing raise."""
+        parent, source = self._parent(), self._source()
+        view = self._view()
+        end = self.context.payload["end"]
+        draft = records.draft(self.copy)
+        with CopyWriter(
+            self.repository, draft, first=self.next, end=end, parent=parent, threads=threads(), background=threads(),
+            view=view,
+        ) as writer:  # fmt: skip
+            if self.unclean:
+                writer.adopt_orphans()
+            self._save(unclean=True)
+            copy_blocks(
+                writer,
+                source,
+                self.tally,
+                enough=self._enough,
+                tell=self._tell,
+                checkpointed=self._checkpointed,
+            )
+        self._save(unclean=False)
+        if self.next < end and self._fresh(view):
+            _views[self.repository.id] = view
+        _show(self.context)
+
+    @property
+    def percent(self) -> int:
+        first, end = self.context.payload["first"], self.context.payload["end"]
+        return min(99, 100 * (self._block - first * SEGMENT_BLOCKS) // ((end - first) * SEGMENT_BLOCKS))
+
+    def words(self) -> str:
+        first, blocks = self.context.payload["first"], self.context.payload["blocks"]
+        done = min(self._block - first * SEGMENT_BLOCKS, blocks)
+        return f"{_gib(done)} of {_gib(blocks)} GiB done, {_gib(self.tally.read)} GiB read."
+
+    def _parent(self) -> Manifest | None:
+        if self.copy.base is None:
+            return None
+        try:
+            return self.repository.copy(self.copy.base.copy_id)
+        except (ObjectMissing, Damaged) as error:
+            raise NoBase(str(error)) from error
+
+    def _source(self) -> Source:
+        row, base = self.copy.snapshot, self.copy.base
+        assert row.account is not None
+        identity = identity_of(row.account, session=f"cpm-job-{self.context.job_id}")
+        return Source(
+            EbsDirect(identity, row.region, ahead=AHEAD), row.aws_id, base.snapshot.aws_id if base else ""
+        )
+
+    def _view(self) -> View:
+        """What an earlier slice knew, while that is good for another whole slice; else a new look."""
+        known = _views.pop(self.repository.id, None)
+        _views.clear()
+        return known if known is not None and self._fresh(known) else self.repository.view()
+
+    def _fresh(self, view: View) -> bool:
+        # A writer looks again by itself after this time, and then knows more than the view it was given.
+        return self.repository.clock() - view.taken < VIEW_LIFETIME / 4
+
+    def _enough(self) -> bool:
+        return self._stop or self.context.lease.lost.is_set() or time.monotonic() > self._ends
+
+    def _tell(self, block: int) -> None:
+        self._block = max(block, self._block)
+        now = time.monotonic()
+        if now - self._told < 1:
+            return
+        self._told = now
+        self._stop = self.context.refresh_aborted()
+        self.context.progress(self.percent, self.words())
+        if now - self._shown >= SHOW_SECONDS:
+            self._shown = now
+            _show(self.context)
+
+    def _checkpointed(self, cursor: dict[str, Any]) -> None:
+        self.next = cursor["next"]
+        self.based = self.based or self.copy.base is not None
+        self._block = self.next * SEGMENT_BLOCKS
+        self._save(unclean=True)
+        self._stop = self.context.refresh_aborted()
+
+    def _save(self, *, unclean: bool) -> None:
+        """`unclean`: a worker that dies now may leave packs that no index names; its successor looks for them."""
+        self.context.save_cursor(
+            {"next": self.next, "tally": asdict(self.tally), "based": self.based, "unclean": unclean}
+        )
+
+
+def _show(context: StepContext) -> None:
+    """Bring the percentage of the whole backup up to date."""
+    with connection.cursor() as cursor:
+        cursor.execute(_SHOW, [context.job_id, PART, context.subject_id])
+
+
+def _gib(blocks: int) -> str:
+    return f"{blocks * BLOCK / GIB:.1f}"
+
+
+def failed(context: StepContext, message: str) -> None:
+    """Only this volume is given up; what other parts of it are doing ends with their slices."""
+    S3Copy.objects.filter(pk=context.payload["copy"], succeeded=None).update(
+        status=SnapshotStatus.ERROR, succeeded=False, error=message, end_time=context.now
+    )
+
+
+def part_overtaken(context: StepContext) -> None:
+    """Progress that was written too late: of a copy that is over, nobody would look for it again before a prune."""
+    copy = of_payload(context)
+    if copy.succeeded is not None and not gone(copy):
+        opened(context, copy).abort_copy(copy.copy_id)
+
+
+# -- the seal ---------------------------------------------------------------------------------------------
+
+
+def seal(context: StepContext) -> Outcome:
+    """All parts are through: write the manifest, from which moment on the copy exists. Payload: copy."""
+    copy = of_payload(context)
+    if copy.succeeded is not None:
+        return Done("The copy of this volume is over.")
+    if why := gone(copy):
+        return Failed(why)
+    manifest = opened(context, copy).finish_copy(records.draft(copy))
+    return Done(write=lambda: completed(context, copy, manifest))
+
+
+def completed(context: StepContext, copy: S3Copy, manifest: Manifest) -> None:
+    """Record what was copied, once. Needs a transaction."""
+    cursors = _cursors(context, copy)
+    tallies = [Tally(**cursor["tally"]) for cursor in cursors]
+    figures = manifest.figures
+    row = S3Copy.objects.filter(pk=copy.pk).exclude(succeeded=True)
+    changed = row.update(
+        status=SnapshotStatus.COMPLETED,
+        succeeded=True,
+        error="",
+        end_time=context.now,
+        bytes_read=sum(tally.read for tally in tallies) * BLOCK,
+        bytes_new=figures.get("new", 0),
+        bytes_stored=figures.get("stored", 0),
+    )
+    if not changed:
+        return
+    Snapshot.objects.filter(pk=copy.snapshot_id).update(
+        cbt_valid_size_mb=_valid_mib(copy, cursors, tallies),
+        cbt_changed_size_mb=_mib(sum(tally.listed for tally in tallies)),
+    )
+    assert copy.repository is not None
+    S3Repository.objects.filter(pk=copy.repository.pk).update(
+        bytes_stored=F("bytes_stored") + figures.get("stored", 0),
+        blocks_stored=F("blocks_stored") + figures.get("new", 0) // BLOCK,
+        copies_stored=F("copies_stored") + 1,
+    )
+    context.log(
+        f"Copied {copy.snapshot.aws_id} of {copy.snapshot.source_id} to S3:"
+        f" {_gib(sum(tally.read for tally in tallies))} GiB read, {figures.get('new', 0) / GIB:.1f} GiB new,"
+        f" {figures.get('stored', 0) / GIB:.1f} GiB stored."
+    )
+
+
+def seal_overtaken(context: StepContext) -> None:
+    """A seal that came too late: of a copy that was given up meanwhile, nobody would look for the manifest again."""
+    copy = of_payload(context)
+    if copy.succeeded is False and not gone(copy):
+        opened(context, copy).delete_copy(copy.copy_id)
+
+
+def _cursors(context: StepContext, copy: S3Copy) -> list[dict[str, Any]]:
+    steps = Step.objects.filter(job_id=context.job_id, kind=PART, payload__copy=copy.pk)
+    return [cursor for cursor in steps.values_list("cursor", flat=True) if cursor is not None]
+
+
+def _valid_mib(copy: S3Copy, cursors: list[dict[str, Any]], tallies: list[Tally]) -> int | None:
+    """The size of all blocks that the snapshot has; None when some parts only know what changed since a lost base."""
+    blocks = sum(tally.gained - tally.gone for tally in tallies)
+    if not any(cursor["based"] for cursor in cursors):
+        return _mib(blocks)
+    before = copy.base.snapshot.cbt_valid_size_mb if copy.base is not None else None
+    return None if before is None else max(0, before + _mib(blocks))
+
+
+def _mib(blocks: int) -> int:
+    return -(-blocks * BLOCK // MIB)
+
+
+KINDS = (
+    StepKind(PART, QUEUE, part, failed=failed, overtaken=part_overtaken),
+    StepKind(SEAL, QUEUE, seal, failed=failed, overtaken=seal_overtaken),
+)

@@ -1,0 +1,153 @@
+"""What is refused when a recovery from S3 is asked for, before anything starts."""
+
+import pytest
+from django.contrib import admin
+from django.utils import timezone
+
+from cpm.admin.recoveries import RecoveryAdmin
+from cpm.lib.errors import Conflict, InUse, PreconditionFailed, ValidationFailed
+from cpm.models import Actor, Job, Recovery, S3Copy, S3Repository, Snapshot
+from cpm.services import recoveries, repositories
+from tests import factories
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def row():
+    """The record of a volume's snapshot with a copy of which nothing but the record exists."""
+    backup = factories.backup(factories.policy(factories.account(factories.root())))
+    made = factories.snapshot(backup, capacity=1, device="/dev/sdf", details={"type": "gp3"})
+    factories.s3_copy(made, archive_class="DEEP_ARCHIVE")
+    return made
+
+
+def start(row, **request):
+    call = (
+        recoveries.recover_instance_from_s3 if row.kind == "instances" else recoveries.recover_volume_from_s3
+    )
+    row = Snapshot.objects.get(pk=row.pk)
+    actor = Actor.of(row.backup.user)
+    return call(actor=actor, snapshot=row, request=request, credentials=None, now=timezone.now())
+
+
+@pytest.mark.parametrize(
+    ("copy", "code"),
+    [
+        ({"damaged": True}, "copy_damaged"),
+        ({"status": "deleted"}, "copy_deleted"),
+        ({"repository": None}, "copy_deleted"),
+        ({"status": "pending", "succeeded": None}, "not_in_s3"),
+        ({"status": "error", "succeeded": False}, "not_in_s3"),
+    ],
+)
+def test_without_a_copy_that_can_be_read_nothing_starts(row, copy, code):
+    S3Copy.objects.filter(snapshot=row).update(**copy)
+
+    with pytest.raises(PreconditionFailed) as caught:
+        start(row)
+
+    assert caught.value.error_code() == code and not Job.objects.exists()
+
+
+def test_a_repository_that_is_being_deleted_is_no_source(row):
+    S3Repository.objects.update(deletion_status="I")
+
+    with pytest.raises(PreconditionFailed) as caught:
+        start(row)
+
+    assert caught.value.error_code() == "repository_deleted"
+
+
+@pytest.mark.parametrize(
+    ("request_body", "field", "code"),
+    [
+        ({"encryption_key": "no key"}, "encryption_key", "invalid"),
+        ({"encryption_key": "arn:aws:kms:eu-west-1:123456789012:key/1"}, "encryption_key", "wrong_region"),
+        ({"region": "nowhere-1"}, "region", "not_found"),
+        ({"retrieve_options": {"retrieval_tier": "S"}}, "retrieve_options", "not_archived"),
+        ({"worker_configuration": {"aws_vpc": "vpc"}}, "worker_configuration.aws_vpc", "invalid"),
+        ({"attach_to": "i-0123456789abcdef0"}, "device", "required"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(row, request_body, field, code):
+    with pytest.raises(ValidationFailed) as caught:
+        start(row, **request_body)
+
+    assert code in {found for _, found in caught.value.errors[field]}
+    assert not Job.objects.exists()
+
+
+def test_there_is_no_expedited_retrieval_from_deep_archive(row):
+    S3Copy.objects.update(tier="A")
+
+    with pytest.raises(ValidationFailed, match="no expedited retrieval"):
+        start(row, retrieve_options={"retrieval_tier": "E"})
+
+    assert start(row, retrieve_options={"retrieval_tier": "B"}).from_s3
+
+
+def test_the_password_of_a_proxy_is_not_stored(row):
+    worker = {
+        "aws_vpc": "vpc-0123456789abcdef0", "aws_security_group": "sg-0123456789abcdef0", "aws_subnet": "",
+        "requires_http_proxy": True, "http_proxy_address": "proxy", "http_proxy_port": 3128,
+        "http_proxy_password_encrypted": "hidden",
+    }  # fmt: skip
+
+    recovery = start(row, worker_configuration=worker)
+
+    recovery.refresh_from_db()
+    assert recovery.request["worker_configuration"]["http_proxy_port"] == 3128
+    assert "hidden" not in str(recovery.request)
+
+
+def test_a_repository_stays_while_a_recovery_reads_from_it(row):
+    recovery = start(row)
+    kept = S3Repository.objects.get()
+
+    with pytest.raises(InUse, match=f"recovery {recovery.pk}"):
+        repositories.delete(actor=Actor.of(row.backup.user), repository=kept, force=True)
+
+    Recovery.objects.update(status="F")
+    repositories.delete(actor=Actor.of(row.backup.user), repository=kept)
+    kept.refresh_from_db()
+    assert kept.deletion_status == "I"
+
+
+def test_a_native_recovery_cannot_be_aborted_as_one_from_s3(row):
+    recovery = factories.recovery(row)
+
+    with pytest.raises(Conflict, match="does not recover from S3"):
+        recoveries.abort_from_s3(actor=Actor.of(row.backup.user), recovery=recovery)
+
+
+def test_an_instance_without_its_root_volume_comes_back_only_from_an_image(row):
+    machine = factories.snapshot(row.backup, "instances", details={"aws_root_device": "/dev/xvda"})
+    Snapshot.objects.filter(pk=row.pk).update(parent=machine, source_id="vol-0123456789abcdef0")
+
+    assert start(machine).request["restore_from"] == "I"
+    Snapshot.objects.filter(pk=row.pk).update(device="/dev/xvda")
+    assert start(machine).request["restore_from"] == "S"
+
+
+def test_volumes_that_are_not_asked_for_may_be_damaged(row):
+    machine = factories.snapshot(row.backup, "instances", details={"aws_root_device": "/dev/sdf"})
+    broken = factories.snapshot(row.backup, parent=machine, device="/dev/sdg", capacity=1)
+    factories.s3_copy(broken, damaged=True)
+    Snapshot.objects.filter(pk=row.pk).update(parent=machine)
+
+    with pytest.raises(PreconditionFailed, match=f"The copy of {broken.source_id} in S3 is damaged"):
+        start(machine)
+
+    assert start(machine, instance_volumes=[{"volume_id": row.source_id}]).from_s3
+
+
+def test_the_admin_shows_how_far_the_volumes_are(row):
+    shown = RecoveryAdmin(Recovery, admin.site).s3_transfers
+    native = factories.recovery(row)
+    from_s3 = factories.recovery(
+        row, from_s3=True, s3_status="P", s3_progress=[100, 7], retrieve_status="S", retrieve_progress=[100]
+    )
+
+    assert shown(native) == "-"
+    assert shown(from_s3) == "Archive: Completed Successfully (100 %); Volumes: In Progress (100 %, 7 %)"

@@ -1,0 +1,94 @@
+"""Copies to S3, their cleanup and archiving for the crash matrix."""
+
+import itertools
+from collections.abc import Callable
+from datetime import timedelta
+
+from django.utils import timezone
+
+from cpm.flows import repositories as flow
+from cpm.models import Backup, S3Copy, S3Repository
+from cpm.repository import archiving
+from cpm.repository.prune import prune
+from cpm.repository.verify import Depth, verify
+from cpm.services import backups, cleanup
+from tests.domain import copying, stored
+from tests.domain.copying import block
+from tests.domain.world import World
+from tests.repository.world import AT_ONCE
+from tests.system.scenario import Scenario, ours, recorded
+
+
+def s3_copy_scenario(world: World) -> Callable[[], Scenario]:
+    """A volume of two parts, changed in each round: the first copy is full, the next ones build on those before."""
+    volume = world.aws.volume()
+    copying.write(world, volume, _0=1, _1023=2)
+    policy = copying.policy_with_s3(world, volume)
+    rounds = itertools.count(3)
+    expected = {0: block(1), 1023: block(2)}
+
+    def begin() -> None:
+        seed = next(rounds)
+        for number in (1024, 2047, seed):
+            copying.write(world, volume, **{f"_{number}": seed})
+            expected[number] = block(seed)
+        backups.start(actor=world.actor, policy=policy, now=timezone.now())
+
+    def check() -> None:
+        last = Backup.objects.order_by("-pk")[0]
+        assert (last.status, last.s3_copy_status) == ("B", "S"), (last.outcome, world.log(last))
+        assert ours(world) == recorded()
+        assert copying.blocks(last.s3_copies.get(snapshot__source_id=volume)) == expected
+        row = S3Repository.objects.get()
+        repository = flow.opened(row)
+        assert list(repository.store.list("progress/")) == []
+        copies = {info.key.removeprefix("copies/") for info in repository.store.list("copies/")}
+        assert copies == set(S3Copy.objects.filter(succeeded=True).values_list("copy_id", flat=True))
+        assert row.copies_stored == len(copies) == S3Copy.objects.count()
+        assert not verify(repository, Depth.FULL).damage
+
+    return lambda: Scenario(begin, check)
+
+
+def s3_cleanup_scenario(world: World) -> Callable[[], Scenario]:
+    """Each round brings two backups: of those that leave S3 one is archived, the other one deleted."""
+    row = copying.repository(world)
+    policy = world.policy(
+        s3_repository=row, s3_generations=1, archive_enabled=True, archive_every_unit="D", archive_keep=2
+    )
+    rounds = itertools.count(1)
+    first = timezone.now() - timedelta(days=300)
+    seeds: dict[int, list[int]] = {}
+
+    def begin() -> None:
+        number = next(rounds)
+        for hours in (0, 1):
+            backup = stored.backup(policy, start_time=first + timedelta(days=2 * number, hours=hours))
+            seeds[backup.pk] = [2, 10 * number + hours]
+            stored.copy(row, backup.snapshots.get(kind="volumes"), seeds[backup.pk])
+            stored.move(backup)
+        cleanup.run_s3(actor=world.actor, now=timezone.now())
+
+    def check() -> None:
+        rows = list(Backup.objects.order_by("start_time"))
+        ends = [("G", "D", "S"), ("D", "D", "Z")] * (len(rows) // 2)
+        ends[-1] = ("M", "S", "Z")
+        assert [(one.status, one.s3_copy_status, one.archive_status) for one in rows] == ends
+        repository = flow.opened(row)
+        living = list(S3Copy.objects.filter(status="completed"))
+        assert {info.key for info in repository.store.list("copies/")} == {
+            f"copies/{copy.stored_id}" for copy in living
+        }
+        for _ in range(2):
+            prune(repository, delays=AT_ONCE)
+        # What a frozen worker has written too late is collected with the rest.
+        assert list(repository.store.list("progress/")) == []
+        assert not verify(repository, Depth.LIST).damage
+        for copy in living:
+            if copy.archive_id:
+                archive = repository.copy(copy.archive_id)
+                archiving.retrieve(repository, archive, tier="Standard", days=1)
+            wanted = [stored.block(seed) for seed in seeds[copy.backup_id]]
+            assert stored.content(row, copy.stored_id) == wanted
+
+    return lambda: Scenario(begin, check)
