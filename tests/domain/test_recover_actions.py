@@ -5,11 +5,13 @@ from pathlib import Path
 
 import pytest
 
+from cpm.aws.block_io_actions import WRITE_SNAPSHOTS
 from cpm.flows import recover_actions
 
 FLOWS = Path(recover_actions.__file__).parent
-# Called through the gateway's own functions, or by AWS on the caller's behalf.
-INDIRECT = {"sts:GetCallerIdentity", "iam:PassRole"}
+# Called through the gateway's own functions and the client of block I/O, or by AWS on the caller's behalf.
+BLOCK_IO = {action.action for action in WRITE_SNAPSHOTS}
+INDIRECT = {"sts:GetCallerIdentity", "iam:PassRole", *BLOCK_IO}
 VERBS = re.compile(r"\.(?:call|paginate)\(\s*\"([A-Za-z]+)\"")
 
 

@@ -4,6 +4,7 @@ import time
 
 import pytest
 
+from cpm.flows import stray_rules, strays
 from cpm.flows.s3 import restore, restore_blocks
 from cpm.lib.errors import Conflict, PreconditionFailed
 from cpm.models import Backup, Job, Policy, Recovery, Step
@@ -235,9 +236,18 @@ def aborting_after_first_part(world, monkeypatch, recovery):
             recoveries.abort_from_s3(actor=world.actor, recovery=recovery)
         recovery.refresh_from_db()
         assert recovery.s3_status == "G" and left_over(world) == [snapshot]
+        assert_found_as_ours(world, snapshot)
         return ended
 
     monkeypatch.setattr(restore, "_slice", slice_of)
+
+
+def assert_found_as_ours(world, snapshot):
+    """If it were left behind, the daily look for strays would know which step it belongs to."""
+    [thing] = strays.listed(world.aws.client("ec2"), world.account)
+    step = Step.objects.get(pk=thing.step)
+    assert step.kind == "recover.s3_write"
+    assert stray_rules.made_by(step, thing) and stray_rules.counted(step, thing) == snapshot
 
 
 def test_a_recovery_waits_for_its_turn_but_a_frozen_backup_for_nobody(world, aws):
