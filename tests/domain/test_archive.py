@@ -1,5 +1,6 @@
 """Archiving copies in the simulated S3: what moves to Glacier, what becomes of the copy in S3, how archives end."""
 
+from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
 from typing import Any
@@ -10,12 +11,14 @@ from django.utils import timezone
 from cpm.flows import repositories as flow
 from cpm.flows.s3 import archive, pruning
 from cpm.flows.s3 import deletion as s3_deletion
-from cpm.models import Alert, Backup, Job, LogLine, Policy, S3Copy, S3Repository
+from cpm.models import Alert, Backup, Job, LogLine, Policy, Recovery, S3Copy, S3Repository
 from cpm.repository import manifest
 from cpm.repository.archiving import packs_of, retrieve
-from cpm.repository.errors import ObjectArchived
+from cpm.repository.errors import Damaged, ObjectArchived
+from cpm.repository.manifest import Draft
 from cpm.repository.prune import prune
 from cpm.repository.reader import Reader
+from cpm.repository.repository import Repository
 from cpm.repository.uploads import PackUploads
 from cpm.services import backup_deletion, cleanup, s3_operations
 from tests.domain import copying, stored
@@ -125,13 +128,32 @@ def test_one_backup_of_a_period_is_archived_and_the_others_expire(world: World) 
     last = copied(policy, 1, 2)
 
     clean(world)
-
     assert [state(backup) for backup in (*backups, last)] == [
-        ("G", "D", "S"), ("D", "D", "Z"), ("G", "D", "S"), ("M", "S", "Z")
+        ("G", "D", "S"), ("M", "S", "Z"), ("G", "D", "S"), ("M", "S", "Z")
     ]  # fmt: skip
+    clean(world)
+
+    assert state(backups[1]) == ("D", "D", "Z")
     newer = copied(policy, 0.5, 4)
     clean(world)
     assert (state(last), state(newer)) == (("D", "D", "Z"), ("M", "S", "Z"))
+
+
+def test_a_copy_that_cannot_be_read_is_replaced_by_another_of_its_period(world: World) -> None:
+    row = copying.repository(world)
+    policy = policy_of(world, row)
+    hurt, sound = copied(policy, 50, 2), copied(policy, 45, 4)
+    copied(policy, 1, 8)
+    broken = f"copies/{S3Copy.objects.get(backup=hurt).copy_id}"
+    store = flow.store_of(row)
+    store.put(broken, store.get(broken)[:-1] + b"x", if_absent=False)
+
+    clean(world)
+    assert S3Copy.objects.get(backup=hurt).damaged
+    assert (state(hurt)[:2], state(sound)) == (("M", "S"), ("M", "S", "Z"))
+    clean(world)
+
+    assert state(sound) == ("G", "D", "S")
 
 
 def test_archives_end_when_their_time_from_the_backup_is_over(world: World, at_once: None) -> None:
@@ -265,6 +287,7 @@ def test_an_archive_that_fails_in_part_is_said_and_completed_by_the_next_cleanup
     assert state(old) == ("M", "S", "R")
     assert bad.copy_id in Alert.objects.get(policy=policy, category="archive_failed").message_body
     store.put(f"copies/{bad.copy_id}", whole, if_absent=False)
+    S3Copy.objects.filter(pk=bad.pk).update(damaged=False)
     clean(world)
     assert state(old) == ("G", "D", "S") and not Alert.objects.exists()
 
@@ -344,6 +367,89 @@ def test_packs_that_a_killed_worker_could_not_index_are_stored_anew_and_collecte
         info.key for info in flow.store_of(row).list("archives/")
     }
     assert brought_back(row, S3Copy.objects.get(backup=old)) == [stored.block(seed) for seed in SEEDS if seed]
+
+
+def during(monkeypatch: pytest.MonkeyPatch, name: str, act: Callable[[], object]) -> None:
+    """Act when archiving has got behind this function, once."""
+    genuine = getattr(archive, name)
+    done: list[object] = []
+
+    def acting(*arguments: Any) -> Any:
+        result = genuine(*arguments)
+        if not done:
+            done.append(act())
+        return result
+
+    monkeypatch.setattr(archive, name, acting)
+
+
+def test_a_recovery_goes_first_and_the_archive_that_was_made_meanwhile_is_used_by_the_next_cleanup(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row = copying.repository(world)
+    policy = policy_of(world, row)
+    old = copied(policy, 40, *SEEDS)
+    copied(policy, 1, 8)
+
+    def recover() -> Recovery:
+        return Recovery.objects.create(
+            user=old.user, backup=old, recovery_type="V", from_s3=True, recovery_time=timezone.now()
+        )
+
+    during(monkeypatch, "_chunk", recover)
+    clean(world)
+
+    # The recovery waits for the archiving to end: whoever waited for the recovery here would wait for ever.
+    assert state(old) == ("M", "S", "Z")
+    copy = S3Copy.objects.get(backup=old)
+    assert stored.content(row, copy.copy_id) == [stored.block(seed) for seed in SEEDS if seed]
+    packs = {info.key for info in flow.store_of(row).list("archives/")}
+    Recovery.objects.all().delete()
+    clean(world)
+    assert state(old) == ("G", "D", "S")
+    assert {info.key for info in flow.store_of(row).list("archives/")} == packs
+
+
+def test_an_archive_whose_step_failed_in_the_end_is_forgotten_when_it_is_made_again(
+    world: World, at_once: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row = copying.repository(world)
+    policy = policy_of(world, row)
+    old = copied(policy, 40, *SEEDS)
+    copied(policy, 1, 8)
+
+    def written_unheard(repository: Repository, draft: Draft) -> None:
+        finish(repository, draft)
+        raise Damaged("archives/", "a fault behind the last write")
+
+    finish = Repository.finish_copy
+    with monkeypatch.context() as patch:
+        patch.setattr(Repository, "finish_copy", written_unheard)
+        clean(world)
+    assert state(old) == ("M", "S", "F") and len(in_s3(row)) == 3
+    assert not S3Copy.objects.get(backup=old).damaged
+    Job.objects.all().delete()
+
+    clean(world)
+
+    copy = S3Copy.objects.get(backup=old)
+    assert state(old) == ("G", "D", "S")
+    assert copy.archive_id in in_s3(row) and len(in_s3(row)) == 2
+    assert {info.key.split("/")[1] for info in flow.store_of(row).list("archives/")} == {copy.archive_id}
+
+
+def test_a_deletion_that_is_asked_for_before_archiving_begins_is_not_forgotten(world: World) -> None:
+    row = copying.repository(world)
+    policy = policy_of(world, row)
+    old = copied(policy, 40, *SEEDS, volumes=2)
+    part = S3Copy.objects.filter(backup=old).order_by("pk")[0]
+    S3Copy.objects.filter(pk=part.pk).update(tier="A", archive_status="S", archive_id="ab" * 16)
+    Backup.objects.filter(pk=old.pk).update(s3_copy_status="X", archive_status="X")
+
+    archive.request(policy, [old.pk])
+    world.run()
+
+    assert state(old) == ("M", "X", "X")
 
 
 def dying(*_: Any) -> None:

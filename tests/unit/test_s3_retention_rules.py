@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from cpm.flows.s3.retention_rules import (
@@ -119,12 +119,14 @@ def test_kept_copies_always_satisfy_every_rule(letters, generations, days, apart
 EVERY_MONTH = ArchiveRules(every=Span(1, MONTH), keep=Span(1, YEAR))
 
 
-def test_one_backup_of_every_period_is_archived_and_the_rest_is_deleted():
+def test_one_backup_of_every_period_is_archived_and_the_rest_waits_until_that_is_done():
     due = copies("gggggg", timedelta(days=14))
 
     found = fate(due, EVERY_MONTH, None, NOW)
+    again = fate(due[1:3], EVERY_MONTH, due[0].start, NOW)
 
-    assert (found.archive, found.delete, found.late) == ((0, 3, 5), (1, 2, 4), ())
+    assert (found.archive, found.waiting, found.delete, found.late) == ((0, 3, 5), (1, 2, 4), (), ())
+    assert (again.archive, again.delete, again.waiting) == ((), (1, 2), ())
 
 
 def test_the_period_runs_on_from_what_was_archived_before():
@@ -140,7 +142,7 @@ def test_only_good_copies_are_archived_and_the_rest_of_a_part_follows():
 
     found = fate(due, EVERY_MONTH, due[1].start, NOW)
 
-    assert (found.archive, found.delete) == ((1, 3), (0, 2))
+    assert (found.archive, found.delete, found.waiting) == ((1, 3), (0,), (2,))
 
 
 def test_without_an_archive_all_is_deleted():
@@ -163,13 +165,35 @@ def test_every_due_copy_has_one_fate_and_no_two_of_a_period_are_archived(letters
 
     found = fate(due, rules, None, NOW)
 
-    assert sorted(found.archive + found.delete + found.late) == [one.id for one in due]
+    assert sorted(found.archive + found.delete + found.late + found.waiting) == [one.id for one in due]
     by_id = {one.id: one for one in due}
     fresh = [by_id[one] for one in found.archive if not by_id[one].part_archived]
     assert all(one.good for one in fresh)
     for before, after in pairwise(fresh):
         assert after.start - before.start >= timedelta(days=every)
-    assert not any(archive_over(by_id[one].start, rules, NOW) for one in found.archive + found.late)
+    stays = found.archive + found.late + found.waiting
+    assert not any(archive_over(by_id[one].start, rules, NOW) for one in stays)
+
+
+@given(
+    st.integers(0, 3000),
+    st.integers(1, 120),
+    st.integers(1, 500),
+    st.sampled_from(list(RetentionUnit)),
+    st.sampled_from(list(RetentionUnit)),
+    st.integers(0, 120),
+)
+def test_with_times_that_are_allowed_a_copy_that_leaves_s3_days_late_is_archived(
+    days, in_s3, kept, unit, archive_unit, hours
+):
+    start = NOW - timedelta(days=days)
+    rules, archive = Rules(time=Span(in_s3, unit)), ArchiveRules(Span(1, DAY), Span(kept, archive_unit))
+    assume(not expires_at_once(rules, archive))
+    now = rules.time.after(start) + timedelta(hours=hours)
+
+    found = fate([Candidate(1, start, good=True)], archive, None, now)
+
+    assert found.archive == (1,)
 
 
 @pytest.mark.parametrize(

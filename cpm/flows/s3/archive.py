@@ -2,7 +2,8 @@
 
 Each is written anew as a self-contained copy (FORMAT.md, `archives/`), so that it needs nothing that expires. Its record
 changes the tier when the archive is whole; then the copy in S3 is deleted. Until that moment the copy in S3 counts, so an
-abort or a failure loses nothing.
+abort or a failure loses nothing. `S3Copy.archive_status` is I while the archive is written, P when it is whole and the copy
+in S3 still counts, S when it has replaced that.
 """
 
 import os
@@ -12,13 +13,13 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from django.db.models import Avg
+from django.db.models import Avg, Q, QuerySet
 
 from cpm.flows import alerting, remains, repositories, uses
 from cpm.flows.s3 import deletion, operation, pruning
 from cpm.jobs import queue
 from cpm.jobs.context import StepContext
-from cpm.jobs.kinds import Done, Outcome, StepKind, StepSpec, Wait
+from cpm.jobs.kinds import Done, Failed, Outcome, StepKind, StepSpec, Wait
 from cpm.jobs.queue import JobSpec
 from cpm.lib.states import CopyStatus, DeletionStatus, RunIf, SnapshotStatus, StepState, Tier
 from cpm.models import Backup, Job, Policy, S3Copy, Step
@@ -29,7 +30,8 @@ from cpm.repository.reader import Reader
 from cpm.repository.repository import Repository
 from cpm.repository.writer import CopyWriter
 
-KIND = SUBJECT = "archive"
+KIND = "archive"
+SUBJECT = "archive"
 BEGIN, COPY, FINISH = "archive.begin", "archive.copy", "archive.finish"
 QUEUE = "s3"
 QUEUES = {BEGIN: QUEUE}
@@ -37,12 +39,17 @@ SLICE_SECONDS = 90.0
 CHUNK = 4
 """Segments between two checkpoints: 2 GiB of volume."""
 READERS = 4
+OF_THE_SOURCE = ("copies/", "packs/")
+"""Where damage is the copy's own; that of an index can be mended, and that of the archive is none of the copy."""
 OPEN = (CopyStatus.INITIALIZING, CopyStatus.IN_PROGRESS)
+GOING = (CopyStatus.EXPIRED, CopyStatus.DELETED)
 
 
 def request(policy: Policy, backups: Sequence[int]) -> Job:
     """Make the job that archives the copies of these backups. Needs a transaction; from now on they are held."""
-    Backup.objects.filter(pk__in=backups, is_freezer_item=False).update(
+    # Since they were judged somebody may have asked for their deletion.
+    chosen = Backup.objects.filter(pk__in=backups, is_freezer_item=False)
+    chosen.exclude(s3_copy_status__in=GOING).exclude(archive_status=CopyStatus.EXPIRED).update(
         archive_status=CopyStatus.INITIALIZING, archive_progress=0
     )
     step = StepSpec(BEGIN, {"backups": list(backups)})
@@ -79,11 +86,7 @@ def begin(context: StepContext) -> Outcome:
         .select_related("repository__account")
         .order_by("pk")
     )
-    for copy in copies:
-        copy.archive_id = os.urandom(16).hex()
-        copy.archive_class = policy.archive_storage_class
-        copy.archive_status = CopyStatus.INITIALIZING
-    specs = [_copy_spec(copy) for copy in copies]
+    specs = [_copy_spec(copy, _assign(copy, policy)) for copy in copies]
     after = tuple(spec.key for spec in specs)
 
     def write() -> None:
@@ -97,9 +100,23 @@ def begin(context: StepContext) -> Outcome:
     return Done(then=[*specs, finish], write=write)
 
 
-def _copy_spec(copy: S3Copy) -> StepSpec:
+def _assign(copy: S3Copy, policy: Policy) -> str:
+    """Give the copy an archive to be written. Returns the id of an earlier one that was not finished for all that is known.
+
+    Ids are never used again, since prune may be deleting what is left of the earlier one.
+    """
+    if copy.archive_id and copy.archive_status == CopyStatus.IN_PROGRESS:
+        return ""
+    earlier = copy.archive_id
+    copy.archive_id = os.urandom(16).hex()
+    copy.archive_class = policy.archive_storage_class
+    copy.archive_status = CopyStatus.INITIALIZING
+    return earlier
+
+
+def _copy_spec(copy: S3Copy, earlier: str) -> StepSpec:
     assert copy.repository is not None
-    payload = {"copy": copy.pk, "backup": copy.backup_id, "archive": copy.archive_id}
+    payload = {"copy": copy.pk, "backup": copy.backup_id, "archive": copy.archive_id, "earlier": earlier}
     return StepSpec(COPY, payload, key=f"copy-{copy.pk}", place=deletion.place_of(copy.repository))
 
 
@@ -122,14 +139,21 @@ def archive(context: StepContext) -> Outcome:
     repository = _opened(context, copy)
     if copy.tier == Tier.S3:
         if copy.status != SnapshotStatus.COMPLETED:
-            _discard(repository, copy)
+            _discard(repository, copy.archive_id)
             return Done("The copy was deleted.")
-        waiting = _write(context, copy, repository)
-        if waiting is not None:
-            return waiting
-    if uses.read([copy.backup_id]):
-        return Wait(30.0, message="A recovery or an explore session is reading the copy in S3.")
-    _moved(context, copy)
+        if copy.archive_status != CopyStatus.IN_PROGRESS:
+            unfinished = _written(context, copy, repository)
+            if unfinished is not None:
+                return unfinished
+        if uses.read([copy.backup_id]):
+            # Not waited for: a recovery from S3 waits for this job, since one operation at a time has the policy.
+            return Done("The copy in S3 is being read. The next cleanup puts its archive in its place.")
+        _moved(context, copy)
+    return _replaced(context, copy, repository)
+
+
+def _replaced(context: StepContext, copy: S3Copy, repository: Repository) -> Outcome:
+    """Delete the copy in S3 whose archive counts now."""
     until = deletion.locked_until(repository, copy.copy_id)
     words = (
         f"Snapshot {copy.snapshot.aws_id} of {copy.snapshot.source_id} is archived ({copy.archive_class})."
@@ -152,8 +176,29 @@ def _opened(context: StepContext, copy: S3Copy) -> Repository:
     return repositories.opened(copy.repository, session=session, archive_class=copy.archive_class)
 
 
+def _written(context: StepContext, copy: S3Copy, repository: Repository) -> Outcome | None:
+    """Go on with the archive. None when it is whole, and its record says so."""
+    if context.cursor is None and context.payload["earlier"]:
+        _discard(repository, context.payload["earlier"])
+    try:
+        unfinished = _write(context, copy, repository)
+    except Damaged as damage:
+        if damage.key.startswith(OF_THE_SOURCE):
+            return Failed(str(damage), write=lambda: _mark_damaged(copy))
+        raise
+    if unfinished is None:
+        with context.fenced():
+            S3Copy.objects.filter(pk=copy.pk, tier=Tier.S3).update(archive_status=CopyStatus.IN_PROGRESS)
+    return unfinished
+
+
+def _mark_damaged(copy: S3Copy) -> None:
+    """The next cleanup archives another backup of the period instead."""
+    S3Copy.objects.filter(pk=copy.pk).update(damaged=True)
+
+
 def _write(context: StepContext, copy: S3Copy, repository: Repository) -> Outcome | None:
-    """Go on with the archive. None when it is whole."""
+    """Write segments until the slice is over, and the manifest behind the last one."""
     try:
         source = Reader(repository, repository.copy(copy.copy_id))
     except ObjectMissing as missing:
@@ -212,37 +257,39 @@ def _moved(context: StepContext, copy: S3Copy) -> None:
         )
 
 
-def _discard(repository: Repository, copy: S3Copy) -> None:
+def _discard(repository: Repository, archive_id: str) -> None:
     """Forget an archive that does not count; prune collects its packs."""
-    deletion.locked_until(repository, copy.archive_id)
+    deletion.locked_until(repository, archive_id)
 
 
 def cancel(context: StepContext) -> None:
     copy = _copy(context)
     if copy is not None and copy.tier == Tier.S3 and copy.repository is not None:
-        _discard(_opened(context, copy), copy)
+        _discard(_opened(context, copy), copy.archive_id)
 
 
 def overtaken(context: StepContext) -> None:
     """What was written after the step was cancelled or begun anew belongs to nobody."""
     copy = S3Copy.objects.select_related("repository__account").filter(pk=context.payload["copy"]).first()
     if copy is not None and copy.repository is not None and copy.archive_id != context.payload["archive"]:
-        copy.archive_id = context.payload["archive"]
-        _discard(_opened(context, copy), copy)
+        _discard(_opened(context, copy), context.payload["archive"])
 
 
-def _copy_over(context: StepContext, status: CopyStatus, message: str) -> None:
-    S3Copy.objects.filter(
-        pk=context.payload["copy"], archive_id=context.payload["archive"], tier=Tier.S3
-    ).update(archive_status=status, archive_id="", archive_class="", error=message)
+def _own(context: StepContext) -> QuerySet[S3Copy]:
+    """The step's copy, while it counts and the archive does not."""
+    payload = context.payload
+    return S3Copy.objects.filter(pk=payload["copy"], archive_id=payload["archive"], tier=Tier.S3)
 
 
 def _copy_failed(context: StepContext, message: str) -> None:
-    _copy_over(context, CopyStatus.FAILED, message)
+    # The id stays: under it a manifest may be stored whose writer was not told. A whole archive stays P, and is used.
+    written = Q(archive_status=CopyStatus.IN_PROGRESS)
+    _own(context).exclude(written).update(archive_status=CopyStatus.FAILED)
+    _own(context).update(error=message)
 
 
 def _copy_cancelled(context: StepContext) -> None:
-    _copy_over(context, CopyStatus.ABORTED, "")
+    _own(context).update(archive_status=CopyStatus.ABORTED, archive_id="", archive_class="", error="")
 
 
 # -- the end ----------------------------------------------------------------------------------------------

@@ -27,7 +27,8 @@ from cpm.jobs.queue import JobSpec
 from cpm.lib.states import CopyStatus, RetentionUnit, RunIf, Severity, StepState, Tier
 from cpm.models import Backup, Job, Policy, S3Copy, S3Repository, Step
 
-KIND = SUBJECT = "s3_cleanup"
+KIND = "s3_cleanup"
+SUBJECT = "s3_cleanup"
 PLAN, DELETE, FINISH = "s3_cleanup.plan", "s3_cleanup.delete", "s3_cleanup.finish"
 QUEUE = "s3"
 QUEUES = {PLAN: QUEUE}
@@ -76,6 +77,8 @@ def plan(context: StepContext) -> Outcome:
     if policy.archive_enabled and expires_at_once(rules_of(policy), archive_rules_of(policy)):
         with context.fenced():
             _stop(context, policy)
+            # Others may have copies in the same repositories.
+            pruning.request_for(policy, now=context.now, but_for=context.job_id)
         return Done("Nothing was cleaned up: the time in the archive is too short.")
     with context.fenced():
         alerting.clear_alert(user=policy.user, policy=policy, category=alerting.ARCHIVE_TOO_SHORT)
@@ -181,8 +184,13 @@ def _tell(context: StepContext, policy: Policy, found: Fate, over: Collection[in
         context.log(f"Policy {policy.name}: the archives of {len(over)} backups have expired.")
     if found.late:
         context.warn(
-            f"Policy {policy.name}: the copies of {len(found.late)} backups leave S3 too late for a month in the archive;"
-            " they stay in S3 until their time in the archive would be over."
+            f"Policy {policy.name}: the copies of {len(found.late)} backups leave S3 too late for the archive; they stay in"
+            " S3 until their time in the archive would be over."
+        )
+    if found.waiting:
+        context.log(
+            f"Policy {policy.name}: the copies of {len(found.waiting)} backups have expired and stay in S3 until another"
+            " backup of their period is archived."
         )
 
 

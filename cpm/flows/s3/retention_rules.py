@@ -48,7 +48,10 @@ class Span:
 
 
 MONTH = Span(1, RetentionUnit.MONTHS)
-"""An archive that has less than this left is not made."""
+"""So much longer than copies in S3 archives are kept at least; policies that say otherwise are refused."""
+WORTH_MOVING = Span(3, RetentionUnit.WEEKS)
+"""An archive that has less than this left is not made. It is less than `MONTH`: February is shorter, and a copy may leave
+S3 days after its time because the server was off or the policy busy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,12 +105,14 @@ class ArchiveRules:
 
 @dataclass(frozen=True, slots=True)
 class Fate:
-    """What becomes of expired copies: `archive` them, `delete` them, or leave them in S3 until their time in the archive
-    is over, because they came `late`: for less than a month it is not worth the move."""
+    """What becomes of expired copies: `archive` them or `delete` them. The others stay in S3 for now: `late` ones, for which
+    the archive is not worth the move any more, until their time in the archive is over, and `waiting` ones until the
+    archive of their period, which is only now to be made, is whole."""
 
     archive: tuple[int, ...] = ()
     delete: tuple[int, ...] = ()
     late: tuple[int, ...] = ()
+    waiting: tuple[int, ...] = ()
 
 
 def fate(
@@ -117,22 +122,26 @@ def fate(
 
     What is not good is not archived; of a backup that is archived in part the rest follows.
     """
+    oldest_first = sorted(due, key=lambda one: (one.start, one.id))
+    if rules is None:
+        return Fate(delete=tuple(one.id for one in oldest_first))
     archive: list[int] = []
     delete: list[int] = []
     late: list[int] = []
-    last = last_archived
-    for one in sorted(due, key=lambda one: (one.start, one.id)):
-        first = last is None or rules is None or rules.every.after(last) <= one.start
-        if rules is None or not (one.part_archived or (one.good and first)):
-            delete.append(one.id)
-            continue
+    waiting: list[int] = []
+    chosen, being_made = last_archived, False
+    for one in oldest_first:
         ends = rules.keep.after(one.start)
-        if ends <= now:
+        if ends <= now or not (one.good or one.part_archived):
             delete.append(one.id)
-            continue
-        (archive if MONTH.after(now) <= ends else late).append(one.id)
-        last = one.start if last is None else max(last, one.start)
-    return Fate(tuple(archive), tuple(delete), tuple(late))
+        elif one.part_archived or chosen is None or rules.every.after(chosen) <= one.start:
+            in_time = WORTH_MOVING.after(now) <= ends
+            (archive if in_time else late).append(one.id)
+            chosen = one.start if chosen is None else max(chosen, one.start)
+            being_made = in_time and one.good
+        else:
+            (waiting if being_made else delete).append(one.id)
+    return Fate(tuple(archive), tuple(delete), tuple(late), tuple(waiting))
 
 
 def expires_at_once(rules: Rules, archive: ArchiveRules) -> bool:
