@@ -8,9 +8,11 @@ from datetime import datetime, timedelta
 
 from django.db.models import Q, QuerySet
 
-from cpm.flows import alerting, audit_retention, deletion, notify, remains, uses
+from cpm.flows import alerting, audit_retention, deletion, notify, remains, repositories, uses
 from cpm.flows.backup_rules import good_enough
 from cpm.flows.retention_rules import Candidate, judge
+from cpm.flows.s3 import archive
+from cpm.flows.s3 import cleanup as s3_cleanup
 from cpm.jobs import queue
 from cpm.jobs.context import StepContext
 from cpm.jobs.kinds import Done, Outcome, StepKind, StepSpec
@@ -32,6 +34,8 @@ QUEUE = "control"
 DR_OPEN = (DrStatus.PENDING, DrStatus.IN_PROGRESS)
 DR_CLEAN = (DrStatus.NONE, DrStatus.SKIPPED, DrStatus.COMPLETED)
 PURGE_BATCH = 500
+LOGS = (SUBJECT, s3_cleanup.SUBJECT, archive.SUBJECT, repositories.SUBJECT, notify.SUBJECT)
+"""Logs of what goes on for ever, of which lines go by their age; others go with what they are about."""
 
 
 def request(*, now: datetime, policy_id: int | None = None) -> Job:
@@ -155,7 +159,7 @@ def purge(context: StepContext) -> Outcome:
         old_jobs = Job.objects.filter(finished_at__lt=before, state__in=FINAL_JOB_STATES)
         jobs = list(old_jobs.values_list("pk", flat=True)[:PURGE_BATCH])
         Job.objects.filter(pk__in=jobs).delete()
-        LogLine.objects.filter(subject_type__in=(SUBJECT, notify.SUBJECT), time__lt=before).delete()
+        LogLine.objects.filter(subject_type__in=LOGS, time__lt=before).delete()
         oldest = context.now - timedelta(days=server.keep_user_audit_logs_days)
         audited = audit_retention.purge(before=oldest, now=context.now)
     if ids:

@@ -4,7 +4,6 @@ from datetime import datetime
 
 from django.db import transaction
 from django.db.models import Q
-from django.utils import timezone
 
 from cpm.flows import remains, retention
 from cpm.flows.s3 import cleanup as s3_cleanup
@@ -60,9 +59,7 @@ def run_s3(*, actor: Actor | None, now: datetime) -> list[Job]:
 def run_s3_daily(*, now: datetime) -> bool:
     """Start the cleanup in S3 once on every date by the server's clock, whoever asks and however often; whether it was
     due."""
-    zone = timezone.get_default_timezone()
-    midnight = timezone.localtime(now, zone).replace(hour=0, minute=0, second=0, microsecond=0)
-    due = Q(last_s3_cleanup_time=None) | Q(last_s3_cleanup_time__lt=midnight)
+    due = Q(last_s3_cleanup_time=None) | Q(last_s3_cleanup_time__lt=pruning.local_midnight(now))
     with transaction.atomic():
         ServerSettings.current()
         if not ServerSettings.objects.filter(due, pk=1).update(last_s3_cleanup_time=now):

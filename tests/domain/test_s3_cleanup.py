@@ -405,3 +405,58 @@ def test_upkeep_that_fails_raises_an_alert_until_it_works(world: World) -> None:
     assert not Alert.objects.exists()
     assert flow.store_of(locking).head("config").retain_until is not None
     assert Job.objects.filter(kind="extend_locks", subject_id=row.pk).count() == 0
+
+
+def test_a_policy_whose_cleanup_is_stopped_does_not_keep_its_repository_from_being_pruned(world: World) -> None:
+    row = copying.repository(world)
+    policy = policy_of(
+        world, row, s3_keep_by_time=True, s3_keep_time=1, s3_keep_time_unit="Y",
+        archive_enabled=True, archive_keep=1, archive_keep_unit="Y",
+    )  # fmt: skip
+    copied(policy, row, 1, 2)
+
+    clean(world)
+
+    assert Alert.objects.filter(policy=policy, category="archive_too_short").exists()
+    assert Job.objects.get(kind="prune").state == "succeeded"
+
+
+def test_what_is_stored_of_a_copy_that_failed_goes_with_a_prune(world: World) -> None:
+    row = copying.repository(world)
+    policy = policy_of(world, row)
+    failed, running = copied(policy, row, 2, 2), copied(policy, row, 1, 4)
+    S3Copy.objects.update(status="error", succeeded=False)
+    Backup.objects.filter(pk=failed.pk).update(s3_copy_status="F")
+    Backup.objects.filter(pk=running.pk).update(s3_copy_status="P")
+
+    clean(world)
+
+    assert in_s3(row) == {S3Copy.objects.get(backup=running).copy_id}
+
+
+def test_a_date_whose_first_hour_comes_twice_has_one_cleanup(world: World, settings: Any) -> None:
+    settings.TIME_ZONE = "Atlantic/Azores"
+    ServerSettings.current()
+    # On 25 October 2026 clocks go back there at 01:00, to midnight.
+    first_hour = datetime(2026, 10, 25, 0, 10, tzinfo=UTC)
+
+    began = [cleanup.run_s3_daily(now=first_hour + timedelta(hours=passed)) for passed in range(3)]
+
+    assert began == [True, False, False]
+
+
+def test_the_log_of_cleanups_in_s3_goes_after_its_time(world: World) -> None:
+    policy = world.policy()
+    now = timezone.now()
+    ServerSettings.objects.update_or_create(pk=1, defaults={"keep_deleted_backup_records": 7})
+    for subject in ("s3_cleanup", "archive", "repository"):
+        for days in (6, 8):
+            LogLine.objects.create(
+                subject_type=subject, subject_id=policy.pk, time=now - timedelta(days=days), message=str(days)
+            )
+
+    cleanup.run(actor=world.actor, now=now)
+    world.run()
+
+    lines = LogLine.objects.filter(subject_type__in=("s3_cleanup", "archive", "repository"))
+    assert list(lines.values_list("message", flat=True)) == ["6"] * 3

@@ -10,7 +10,7 @@ from datetime import datetime
 from django.db.models import Q
 from django.utils import timezone
 
-from cpm.flows import alerting, remains, repositories
+from cpm.flows import alerting, remains, repositories, uses
 from cpm.flows.s3 import deletion
 from cpm.flows.s3.operation import OPEN
 from cpm.jobs import queue
@@ -31,6 +31,12 @@ QUEUES = {STEP: QUEUE, LOCKS_STEP: QUEUE}
 BEFORE = ("s3_cleanup", "archive")
 """Jobs after which it is worth pruning: those that delete copies."""
 MIB = 1 << 20
+
+
+def local_midnight(now: datetime) -> datetime:
+    """When the date by the server's clock began; the first time, where clocks go back to midnight."""
+    local = timezone.localtime(now, timezone.get_default_timezone())
+    return local.replace(hour=0, minute=0, second=0, microsecond=0, fold=0)
 
 
 def request(row: S3Repository, *, now: datetime, but_for: int | None = None) -> Job | None:
@@ -67,9 +73,7 @@ def request_for(policy: Policy, *, now: datetime, but_for: int) -> None:
 
 def _had_today(row: S3Repository, now: datetime) -> bool:
     """Whether a prune is going on or was made since midnight by the server's clock. One that failed does not count."""
-    midnight = timezone.localtime(now, timezone.get_default_timezone()).replace(
-        hour=0, minute=0, second=0, microsecond=0
-    )
+    midnight = local_midnight(now)
     jobs = Job.objects.filter(kind=KIND, subject_type=SUBJECT, subject_id=row.pk)
     running = Q(state__in=OPEN)
     return jobs.filter(running | Q(state=JobState.SUCCEEDED, created_at__gte=midnight)).exists()
@@ -171,12 +175,15 @@ def _leftovers(row: S3Repository, repository: Repository) -> int:
 
 
 def _over(row: S3Repository) -> set[str]:
-    """Ids of copies that are deleted or archived by our records, and so no copies any more."""
+    """Ids of copies that failed, are deleted or are archived by our records, and so no copies any more."""
     rows = S3Copy.objects.filter(repository=row)
     moved = rows.filter(tier=Tier.ARCHIVE).values_list("copy_id", flat=True)
     deleted = rows.filter(status=SnapshotStatus.DELETED).values_list("copy_id", "archive_id")
+    # While its backup is being copied it may still turn out to be complete.
+    failed = rows.filter(status=SnapshotStatus.ERROR).exclude(backup__s3_copy_status__in=uses.OPEN_COPIES)
     living = rows.filter(status__in=remains.LIVING).only("copy_id", "archive_id", "tier")
-    return {*moved, *(one for pair in deleted for one in pair)} - {copy.stored_id for copy in living}
+    over = {*moved, *failed.values_list("copy_id", flat=True), *(one for pair in deleted for one in pair)}
+    return over - {copy.stored_id for copy in living}
 
 
 KINDS = (
