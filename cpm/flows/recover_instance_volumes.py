@@ -46,7 +46,7 @@ def rows_of(row: Snapshot) -> list[Snapshot]:
 
 def override_of(row: Snapshot, request: Mapping[str, Any]) -> Mapping[str, Any] | None:
     """What the request says of a volume; None if it says nothing."""
-    return next((one for one in request.get("instance_volumes") or () if one["volume_id"] == row.source_id), None)
+    return next((one for one in request.get("instance_volumes") or () if one.get("volume_id") == row.source_id), None)
 
 
 def chosen(

@@ -10,6 +10,7 @@ from django.db import transaction
 from cpm import permissions
 from cpm.flows import recover
 from cpm.flows.identities import encrypt_secret
+from cpm.flows.s3.restore_plan import copies_of
 from cpm.jobs import queue
 from cpm.lib.errors import Conflict, PreconditionFailed, ValidationFailed
 from cpm.lib.states import CopyStatus, RecoveryStatus, RecoveryType, SnapshotKind
@@ -81,7 +82,7 @@ def recover_volume_from_s3(
     problems = recovery_checks.Problems()
     where = s3_recovery_checks.target(actor, snapshot, request, problems)
     recovery_checks.volume(snapshot, request, where["target_region"], problems)
-    s3_recovery_checks.check(snapshot, request, where["target_region"], problems)
+    s3_recovery_checks.check(snapshot, request, where, problems)
     problems.raise_any()
     given = s3_recovery_checks.kept(_given(request))
     kept = {**given, **where, "preserve_tags": request.get("preserve_tags", True)}
@@ -96,11 +97,11 @@ def recover_instance_from_s3(
         raise PreconditionFailed("not_an_instance", "This record is not that of an instance.")
     permissions.require(actor, START)
     s3_recovery_checks.recoverable(snapshot, request)
-    request = {**request, "restore_from": s3_recovery_checks.restore_from(snapshot, request)}
+    request = {**request, "restore_from": recovery_checks.restore_from(snapshot, request, copies_of)}
     problems = recovery_checks.Problems()
     where = s3_recovery_checks.target(actor, snapshot, request, problems)
     recovery_checks.instance(snapshot, request, where["target_region"], problems)
-    s3_recovery_checks.check(snapshot, request, where["target_region"], problems)
+    s3_recovery_checks.check(snapshot, request, where, problems)
     problems.raise_any()
     kept = {
         **s3_recovery_checks.kept(_given(request)),

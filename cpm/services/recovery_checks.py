@@ -5,7 +5,7 @@ Only what CPM itself can tell is checked here; what AWS has (subnets, keys, inst
 
 import ipaddress
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from django.db.models import Q
@@ -57,11 +57,16 @@ class Problems:
             raise ValidationFailed(self.found)
 
 
+def finished(snapshot: Snapshot) -> None:
+    """Raise PreconditionFailed while the backup of the snapshot is being made."""
+    if snapshot.backup.status in BACKUP_RUNNING:
+        raise PreconditionFailed("backup_running", "The backup has not finished yet. Wait for it.")
+
+
 def recoverable(snapshot: Snapshot) -> None:
     """Raise PreconditionFailed unless the snapshot belongs to a backup that can be recovered from and worked itself."""
+    finished(snapshot)
     backup = snapshot.backup
-    if backup.status in BACKUP_RUNNING:
-        raise PreconditionFailed("backup_running", "The backup has not finished yet. Wait for it.")
     if backup.status in {BackupStatus.MOVED_TO_S3, BackupStatus.MOVED_TO_GLACIER}:
         raise PreconditionFailed("backup_moved", "The snapshots of this backup were moved away; recover from S3 instead.")
     if backup.deleted_at is not None or backup.status in {BackupStatus.DELETED, BackupStatus.FAILED}:
@@ -196,15 +201,22 @@ def _image(snapshot: Snapshot, request: Mapping[str, Any], problems: Problems) -
         problems.add("ami_handling", "An image is created only from snapshots (restore_from S).")
 
 
-def restore_from(snapshot: Snapshot, request: Mapping[str, Any]) -> str:
-    """From snapshots unless the request, the platform or the lack of a root snapshot says otherwise."""
+def restore_from(
+    snapshot: Snapshot,
+    request: Mapping[str, Any],
+    sources_of: Callable[[Snapshot], Sequence[object]] = recover_sources.candidates_of,
+) -> str:
+    """From the root volume's snapshot, or whatever `sources_of` finds of it, unless something says otherwise.
+
+    That is the request, the platform, or the lack of a root volume.
+    """
     if request.get("restore_from"):
         return str(request["restore_from"])
     if request.get("image_id") or snapshot.details.get("platform") == "windows":
         return "I"
     root = snapshot.details.get("aws_root_device")
     rows = recover_instance_volumes.rows_of(snapshot)
-    return "S" if any(row.device == root and recover_sources.candidates_of(row) for row in rows) else "I"
+    return "S" if any(row.device == root and sources_of(row) for row in rows) else "I"
 
 
 def _volumes(snapshot: Snapshot, request: Mapping[str, Any], problems: Problems) -> None:

@@ -7,20 +7,12 @@ from typing import Any
 from cpm.flows import recover_instance_volumes
 from cpm.flows.s3 import restore_plan
 from cpm.lib.errors import PreconditionFailed
-from cpm.lib.states import (
-    BACKUP_RUNNING,
-    DeletionStatus,
-    RetrievalTier,
-    SnapshotKind,
-    SnapshotStatus,
-    Tier,
-)
-from cpm.models import Actor, Region, S3Copy, Snapshot
+from cpm.lib.states import DeletionStatus, RetrievalTier, SnapshotKind, SnapshotStatus, Tier
+from cpm.models import Account, Actor, Region, S3Copy, Snapshot
 from cpm.services import recovery_checks
 from cpm.services.recovery_checks import Problems
 
 LONGEST_STAY = 365
-_KEY_ARN = re.compile(r"arn:[\w-]+:kms:(?P<region>[\w-]+):\d{12}:(key/[\w-]{1,64}|alias/[\w/-]{1,250})")
 _KEY_NAME = re.compile(r"[\w-]{8,64}|alias/[\w/-]{1,250}")
 _WORKER_IDS = {
     "aws_vpc": re.compile(r"vpc-[0-9a-f]{8,17}"),
@@ -31,20 +23,29 @@ _PASSWORD = "http_proxy_password_encrypted"  # noqa: S105 (the name of a field)
 
 
 def recoverable(snapshot: Snapshot, request: Mapping[str, Any]) -> None:
-    """Raise PreconditionFailed unless there is a copy in S3 of what is to come back.
+    """Raise PreconditionFailed unless there is a readable copy in S3 of all that cannot be left out.
 
-    Whether the backup's own snapshots still exist does not matter, and so neither does the status of the backup.
+    That is a volume; of an instance, its root volume and what the request names. Other volumes that were never copied are
+    left out with a warning, but not those whose copies cannot be read. Whether the backup's own snapshots still exist does
+    not matter, and so neither does the status of the backup.
     """
-    if snapshot.backup.status in BACKUP_RUNNING:
-        raise PreconditionFailed("backup_running", "The backup has not finished yet. Wait for it.")
+    recovery_checks.finished(snapshot)
     rows = wanted(snapshot, request)
-    found = [row for row in rows if restore_plan.copies_of(row)]
+    of_instance, root = snapshot.kind == SnapshotKind.INSTANCE, snapshot.details.get("aws_root_device")
+    if of_instance and not any(row.device == root for row in rows):
+        raise PreconditionFailed(
+            "not_in_s3", f"This backup has no copy of the root volume of {snapshot.source_id}."
+        )
     for row in rows:
-        if row not in found and (problem := _unreadable(row)):
+        if restore_plan.copies_of(row):
+            continue
+        if problem := _unreadable(row):
             raise PreconditionFailed(*problem)
-    if not found:
-        what = "what was asked for" if len(rows) != 1 else rows[0].source_id
-        raise PreconditionFailed("not_in_s3", f"This backup has no complete copy of {what} in S3.")
+        if not of_instance or row.device == root or request.get("instance_volumes"):
+            more = " Its other volumes can be recovered one by one." if of_instance and row.device == root else ""
+            raise PreconditionFailed(
+                "not_in_s3", f"This backup has no complete copy of {row.source_id} in S3.{more}"
+            )
 
 
 def wanted(snapshot: Snapshot, request: Mapping[str, Any]) -> list[Snapshot]:
@@ -79,17 +80,6 @@ def _unreadable(row: Snapshot) -> tuple[str, str] | None:
     return ("copy_deleted", f"The copy of {row.source_id} in S3 was deleted.") if copies else None
 
 
-def restore_from(snapshot: Snapshot, request: Mapping[str, Any]) -> str:
-    """From the copy of the root volume unless the request, the platform or the lack of one says otherwise."""
-    if request.get("restore_from"):
-        return str(request["restore_from"])
-    if request.get("image_id") or snapshot.details.get("platform") == "windows":
-        return "I"
-    root = snapshot.details.get("aws_root_device")
-    rows = recover_instance_volumes.rows_of(snapshot)
-    return "S" if any(row.device == root and restore_plan.copies_of(row) for row in rows) else "I"
-
-
 def target(
     actor: Actor, snapshot: Snapshot, request: Mapping[str, Any], problems: Problems
 ) -> dict[str, Any]:
@@ -104,9 +94,11 @@ def target(
     return where
 
 
-def check(snapshot: Snapshot, request: Mapping[str, Any], region: str, problems: Problems) -> None:
-    """Checks of the fields that only 7.45 and 7.68 have."""
-    _keys(request, region, problems)
+def check(
+    snapshot: Snapshot, request: Mapping[str, Any], where: Mapping[str, Any], problems: Problems
+) -> None:
+    """Checks of the fields that only 7.45 and 7.68 have. `where` is what `target` has found."""
+    _keys(request, where, problems)
     _retrieval(snapshot, request, problems)
     _worker(request.get("worker_configuration") or {}, problems)
     account = request.get("from_account")
@@ -124,19 +116,28 @@ def kept(request: Mapping[str, Any]) -> dict[str, Any]:
     return {**request, "worker_configuration": {k: v for k, v in worker.items() if k != _PASSWORD}}
 
 
-def _keys(request: Mapping[str, Any], region: str, problems: Problems) -> None:
-    key = request.get("encryption_key")
+def _keys(request: Mapping[str, Any], where: Mapping[str, Any], problems: Problems) -> None:
+    key, region = request.get("encryption_key"), where["target_region"]
     if not key:
         return
-    arn = _KEY_ARN.fullmatch(key)
+    arn = restore_plan.KEY_ARN.fullmatch(key)
     if arn is None and not _KEY_NAME.fullmatch(key):
         problems.add("encryption_key", "Must be the ARN, the id or the alias (alias/…) of a KMS key.")
     elif arn is not None and arn["region"] != region:
         problems.add(
             "encryption_key", f"This key is one of {arn['region']}, not of {region}.", "wrong_region"
         )
+    elif arn is not None and arn["key"].startswith("alias/") and _elsewhere(arn["account"], where):
+        words = "An alias of another account cannot be used; give the ARN of the key that it stands for."
+        problems.add("encryption_key", words, "wrong_account")
     if request.get("use_default_volume_encryption_keys"):
         problems.add("encryption_key", "Either a key or the default keys, not both.")
+
+
+def _elsewhere(number: str, where: Mapping[str, Any]) -> bool:
+    """Whether that is not the number of the account to recover to; False while that one's is not known."""
+    target = Account.objects.filter(pk=where["target_account"]).values_list("account_number", flat=True).first()
+    return bool(target) and target != number
 
 
 def _retrieval(snapshot: Snapshot, request: Mapping[str, Any], problems: Problems) -> None:

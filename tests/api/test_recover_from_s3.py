@@ -91,6 +91,16 @@ def test_what_makes_no_sense_is_a_400(call, volume, body, field):
     assert not Recovery.objects.exists()
 
 
+def test_a_volume_without_an_id_is_a_400(call, volume):
+    machine = factories.snapshot(volume.backup, "instances", details={"aws_root_device": volume.device})
+    type(volume).objects.filter(pk=volume.pk).update(parent=machine)
+
+    status, answer = call("POST", path(machine, "instances"), {"instance_volumes": [{}]})
+
+    assert status == 400 and codes(answer) == {"instance_volumes": ["required"]}
+    assert not Recovery.objects.exists()
+
+
 def test_without_a_readable_copy_it_is_a_412(call, volume):
     volume.s3_copies.update(damaged=True)
 

@@ -64,6 +64,7 @@ def test_a_repository_that_is_being_deleted_is_no_source(row):
     [
         ({"encryption_key": "no key"}, "encryption_key", "invalid"),
         ({"encryption_key": "arn:aws:kms:eu-west-1:123456789012:key/1"}, "encryption_key", "wrong_region"),
+        ({"encryption_key": "arn:aws:kms:us-east-1:999999999999:alias/theirs"}, "encryption_key", "wrong_account"),
         ({"region": "nowhere-1"}, "region", "not_found"),
         ({"retrieve_options": {"retrieval_tier": "S"}}, "retrieve_options", "not_archived"),
         ({"worker_configuration": {"aws_vpc": "vpc"}}, "worker_configuration.aws_vpc", "invalid"),
@@ -121,20 +122,43 @@ def test_a_native_recovery_cannot_be_aborted_as_one_from_s3(row):
         recoveries.abort_from_s3(actor=Actor.of(row.backup.user), recovery=recovery)
 
 
-def test_an_instance_without_its_root_volume_comes_back_only_from_an_image(row):
-    machine = factories.snapshot(row.backup, "instances", details={"aws_root_device": "/dev/xvda"})
-    Snapshot.objects.filter(pk=row.pk).update(parent=machine, source_id="vol-0123456789abcdef0")
+def machine_of(row, root):
+    """The instance that the volume belongs to, from now on, with its root volume at that device."""
+    machine = factories.snapshot(row.backup, "instances", details={"aws_root_device": root})
+    Snapshot.objects.filter(pk=row.pk).update(parent=machine)
+    return machine
 
-    assert start(machine).request["restore_from"] == "I"
-    Snapshot.objects.filter(pk=row.pk).update(device="/dev/xvda")
+
+def test_an_instance_without_a_copy_of_its_root_volume_is_refused_at_once(row):
+    machine = machine_of(row, "/dev/xvda")
+    with pytest.raises(PreconditionFailed, match="no copy of the root volume") as caught:
+        start(machine)
+    assert caught.value.error_code() == "not_in_s3"
+
+    root = factories.snapshot(row.backup, parent=machine, device="/dev/xvda", capacity=1)
+    with pytest.raises(PreconditionFailed, match=f"no complete copy of {root.source_id}.*one by one"):
+        start(machine, restore_from="I")
+
+    factories.s3_copy(root)
     assert start(machine).request["restore_from"] == "S"
+    Snapshot.objects.filter(pk=machine.pk).update(details={**machine.details, "platform": "windows"})
+    assert start(machine).request["restore_from"] == "I"
+
+
+def test_a_volume_that_is_asked_for_must_have_been_copied(row):
+    machine = machine_of(row, "/dev/sdf")
+    never = factories.snapshot(row.backup, parent=machine, device="/dev/sdg", capacity=1)
+
+    with pytest.raises(PreconditionFailed, match=f"no complete copy of {never.source_id}"):
+        start(machine, instance_volumes=[{"volume_id": never.source_id}])
+
+    assert start(machine).from_s3
 
 
 def test_volumes_that_are_not_asked_for_may_be_damaged(row):
-    machine = factories.snapshot(row.backup, "instances", details={"aws_root_device": "/dev/sdf"})
+    machine = machine_of(row, "/dev/sdf")
     broken = factories.snapshot(row.backup, parent=machine, device="/dev/sdg", capacity=1)
     factories.s3_copy(broken, damaged=True)
-    Snapshot.objects.filter(pk=row.pk).update(parent=machine)
 
     with pytest.raises(PreconditionFailed, match=f"The copy of {broken.source_id} in S3 is damaged"):
         start(machine)

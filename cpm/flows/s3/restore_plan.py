@@ -32,8 +32,8 @@ from cpm.models import Recovery, S3Copy, ServerSettings, Snapshot
 WRITE, RETRIEVE = "recover.s3_write", "recover.s3_retrieve"
 DAYS_TO_KEEP = 7
 """How long what is retrieved from an archive stays readable, unless the request says otherwise."""
-_KEY_ARN = re.compile(
-    r"arn:(?P<partition>[\w-]+):kms:(?P<region>[\w-]+):(?P<account>\d{12}):(?P<what>(key|alias)/.+)"
+KEY_ARN = re.compile(
+    r"arn:[\w-]+:kms:(?P<region>[\w-]+):(?P<account>\d{12}):(?P<key>key/[\w-]{1,64}|alias/[\w/-]{1,250})"
 )
 
 
@@ -197,22 +197,27 @@ def _source_kms(context: StepContext, row: Snapshot, key: str) -> AwsClient:
 
 
 def _arn(context: StepContext, target: Place, key: str) -> str:
-    """The ARN of a key given by id, alias or ARN, as StartSnapshot wants it. An ARN may be of another account."""
-    shown = _KEY_ARN.fullmatch(key)
-    if shown is not None and shown["what"].startswith("key/"):
+    """The ARN of a key given by id, alias or ARN, as StartSnapshot wants it. A key, not an alias, may be another account's."""
+    shown = KEY_ARN.fullmatch(key)
+    if shown is not None and shown["key"].startswith("key/"):
         return key
-    name = shown["what"] if shown is not None else key
+    if shown is not None and shown["account"] != account_number(context, target.account):
+        raise refused(f"{key} is an alias of another account. Give the ARN of the key that it stands for.")
+    name = shown["key"] if shown is not None else key
     kms = aws(context, target, "kms")
-    key_id = name.removeprefix("key/")
-    if name.startswith("alias/"):
-        aliases = {
-            one["AliasName"]: one.get("TargetKeyId", "") for one in kms.paginate("ListAliases", "Aliases")
-        }
-        key_id = aliases.get(name, "")
+    key_id = _key_of_alias(kms, name) if name.startswith("alias/") else name
     for found in kms.paginate("ListKeys", "Keys"):
         if found["KeyId"] == key_id:
             return str(found["KeyArn"])
     raise refused(f"There is no KMS key {key} in {target.region}.")
+
+
+def _key_of_alias(kms: AwsClient, alias: str) -> str | None:
+    """The id of the key that an alias stands for; None for an unknown alias, or one without a key."""
+    for found in kms.paginate("ListAliases", "Aliases"):
+        if found["AliasName"] == alias:
+            return found.get("TargetKeyId")
+    return None
 
 
 def fits_tier(tier: str, archive_class: str) -> bool:
