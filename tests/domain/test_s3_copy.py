@@ -6,7 +6,7 @@ from django.utils import timezone
 from cpm.aws.ebs_direct import BLOCK
 from cpm.flows import repositories as flow
 from cpm.flows.s3 import copy
-from cpm.lib.states import AmiOption
+from cpm.lib.states import AmiOption, SnapshotKind
 from cpm.models import Backup, Job, S3Copy, Snapshot, Step
 from cpm.repository.verify import Depth, verify
 from cpm.services import backups
@@ -112,6 +112,41 @@ def test_what_the_repository_has_lost_is_read_again(world: World) -> None:
     assert copying.blocks(first) == {0: block(1), 1: block(2)}
 
 
+def test_what_a_snapshot_holds_is_asked_of_aws_when_its_base_is_lost_on_the_way(world: World, settings) -> None:
+    settings.CPM_S3_SLICE_SECONDS = 0
+    volume = world.aws.volume(2)
+    copying.write(world, volume, _0=1, _1=2, _1100=3, _2047=4)
+    policy = copying.policy_with_s3(world, volume)
+    first = copy_of(copying.copied(world, policy), volume)
+    copying.write(world, volume, _1=5, _2=6)
+    second = copying.backed_up(world, policy)
+    copying.one_step("s3_copy.plan")
+    for _ in range(2):
+        copying.one_step("s3_copy.part")
+    world.aws.client("ec2").delete_snapshot(SnapshotId=first.snapshot.aws_id)
+
+    world.run()
+
+    row = copy_of(second, volume)
+    assert (row.succeeded, row.base) == (True, None)
+    assert copying.blocks(row) == {0: block(1), 1: block(5), 2: block(6), 1100: block(3), 2047: block(4)}
+    # Five blocks of half a MiB.
+    assert row.snapshot.cbt_valid_size_mb == 3
+
+
+def test_a_base_of_unknown_size_is_no_reason_to_know_none_for_ever(world: World) -> None:
+    volume = world.aws.volume()
+    copying.write(world, volume, _0=1, _1=2)
+    policy = copying.policy_with_s3(world, volume)
+    copying.copied(world, policy)
+    Snapshot.objects.update(cbt_valid_size_mb=None)
+    copying.write(world, volume, _2=3, _3=4)
+
+    row = copy_of(copying.copied(world, policy), volume)
+
+    assert row.base is not None and row.snapshot.cbt_valid_size_mb == 2
+
+
 def test_a_copy_in_full_is_made_once(world: World) -> None:
     instance, devices = world.aws.instance((1,))
     copying.write(world, devices["/dev/xvda"], _0=1, _1=2)
@@ -164,6 +199,36 @@ def test_what_cannot_be_copied_is_left_out(world: World) -> None:
 
     assert backup.s3_copy_status == "V"
     assert [row.snapshot.source_id for row in backup.s3_copies.all()] == [devices["/dev/xvdb"]]
+
+
+@pytest.mark.parametrize(
+    ("sold", "root", "copied"),
+    [
+        (True, "/dev/xvda", {"/dev/xvdb"}),
+        (True, "/dev/xvdb", {"/dev/xvda"}),
+        (False, "/dev/xvda", {"/dev/xvda", "/dev/xvdb"}),
+    ],
+)
+def test_of_what_was_bought_at_the_marketplace_only_the_root_volume_stays(
+    world: World, sold: bool, root: str, copied: set[str]
+) -> None:
+    instance, devices = world.aws.instance((1, 1))
+    policy = copying.policy_with_s3(world, instance)
+    backup = copying.backed_up(world, policy)
+    target = policy.targets.get(aws_resource_id=instance)
+    target.details |= {"has_product_code": sold}
+    target.save()
+    record = backup.snapshots.get(kind=SnapshotKind.INSTANCE)
+    assert record.details["aws_root_device"] == "/dev/xvda"
+    record.details |= {"aws_root_device": root}
+    record.save()
+
+    world.run()
+
+    backup.refresh_from_db()
+    names = {volume: device for device, volume in devices.items()}
+    assert {names[row.snapshot.source_id] for row in backup.s3_copies.all()} == copied
+    assert backup.s3_copy_status == ("V" if sold else "S")
 
 
 def test_a_backup_of_which_nothing_can_be_copied_is_skipped(world: World) -> None:

@@ -12,7 +12,7 @@ from cpm.flows.s3 import copy, copy_parts
 from cpm.flows.table import ENGINE
 from cpm.jobs import leases, queue, runner
 from cpm.models import Alert, Backup, Job, LogLine, Policy, S3Copy, Snapshot, Step
-from cpm.repository.errors import StaleView
+from cpm.repository.errors import Damaged, StaleView, StoreUnavailable
 from cpm.repository.verify import Depth, verify
 from cpm.repository.writer import CopyWriter
 from cpm.services import backups
@@ -271,6 +271,64 @@ def test_a_plan_that_failed_can_be_tried_again(world: World) -> None:
 
     backup.refresh_from_db()
     assert backup.s3_copy_status == "S" and not Alert.objects.exists()
+
+
+def failed_copy(world: World, *, volumes: int) -> Backup:
+    """A backup of so many volumes, of which one could not be copied."""
+    policy = copying.policy_with_s3(world, *(world.aws.volume() for _ in range(volumes)))
+    world.aws.fault(action="ListSnapshotBlocks", error="AccessDeniedException", status=403, count=1)
+    backup = world.back_up(policy, s3_copy_status="R" if volumes > 1 else "F")
+    world.aws.clear_faults()
+    return backup
+
+
+def test_a_failed_copy_that_is_tried_again_does_not_seem_to_have_worked(world: World) -> None:
+    backup = failed_copy(world, volumes=1)
+    job = Job.objects.get(kind="s3_copy")
+
+    queue.retry_failed(job.pk)
+    world.run()
+
+    job.refresh_from_db()
+    backup.refresh_from_db()
+    assert (job.state, backup.s3_copy_status) == ("failed", "F")
+    assert any("The next backup of the policy is copied instead" in line for line in world.log(backup))
+
+
+def test_copies_that_were_deleted_since_stay_deleted_when_the_job_is_tried_again(world: World) -> None:
+    backup = failed_copy(world, volumes=2)
+    Backup.objects.filter(pk=backup.pk).update(s3_copy_status="D")
+
+    queue.retry_failed(Job.objects.get(kind="s3_copy").pk)
+    world.run()
+
+    backup.refresh_from_db()
+    assert backup.s3_copy_status == "D"
+
+
+def test_a_copy_whose_manifest_was_written_counts_when_s3_comes_back(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    volume = world.aws.volume()
+    copying.write(world, volume, _0=1)
+    policy = copying.policy_with_s3(world, volume)
+    genuine_finish, genuine_copy, looks = flow.Repository.finish_copy, flow.Repository.copy, []
+
+    def answer_lost(repository: Any, draft: Any) -> Any:
+        genuine_finish(repository, draft)
+        raise Damaged("copies/", "nothing that would be tried again")
+
+    def away_at_first(repository: Any, copy_id: str) -> Any:
+        looks.append(copy_id)
+        if len(looks) == 1:
+            raise StoreUnavailable("S3 is away")
+        return genuine_copy(repository, copy_id)
+
+    monkeypatch.setattr(flow.Repository, "finish_copy", answer_lost)
+    monkeypatch.setattr(flow.Repository, "copy", away_at_first)
+    backup = world.back_up(policy, s3_copy_status="S")
+
+    assert copying.blocks(backup.s3_copies.get()) == {0: block(1)}
 
 
 def test_a_view_that_grew_old_costs_a_slice(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

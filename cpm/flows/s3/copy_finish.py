@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from cpm.aws.errors import AwsError
 from cpm.flows import alerting, deletion
+from cpm.flows.errors import classify
 from cpm.flows.s3 import copy_parts
 from cpm.jobs import queue
 from cpm.jobs.context import StepContext
@@ -26,6 +27,8 @@ class _Result:
 def finish(context: StepContext) -> Outcome:
     """Forget what is not complete, and give the record its status."""
     backup = Backup.objects.select_related("policy", "user").get(pk=context.subject_id)
+    if backup.s3_copy_status in (CopyStatus.EXPIRED, CopyStatus.DELETED):
+        return Done("The copies of this backup have been deleted since.")
     for copy in _unfinished(backup):
         _forget(context, copy)
     return Done(write=lambda: _settle(context, backup))
@@ -37,7 +40,10 @@ def _unfinished(backup: Backup) -> list[S3Copy]:
 
 
 def _forget(context: StepContext, copy: S3Copy) -> None:
-    """Drop what is stored of an unfinished copy. One that is complete after all counts."""
+    """Drop what is stored of an unfinished copy. One that is complete after all counts.
+
+    Raises errors that may pass: whether there is a manifest has to be known, for nobody looks for it again.
+    """
     if copy_parts.gone(copy):
         return
     try:
@@ -48,10 +54,13 @@ def _forget(context: StepContext, copy: S3Copy) -> None:
             repository.abort_copy(copy.copy_id)
             return
     except (AwsError, RepositoryError) as error:
+        if classify(error).retry:
+            raise
         context.warn(f"What is stored of {copy.snapshot.aws_id} in S3 goes with a later prune. {error}")
         return
+    valid = copy_parts.valid_mib(context, copy)
     with context.fenced():
-        copy_parts.completed(context, copy, manifest)
+        copy_parts.completed(context, copy, manifest, valid)
 
 
 def _settle(context: StepContext, backup: Backup) -> None:
@@ -132,7 +141,10 @@ def finish_failed(context: StepContext, message: str) -> None:
     copies.filter(succeeded=None).update(
         status=SnapshotStatus.ERROR, succeeded=False, end_time=context.now, error=message
     )
-    status = CopyStatus.PARTIAL if copies.filter(succeeded=True).exists() else CopyStatus.FAILED
+    if context.aborted:
+        status = CopyStatus.ABORTED
+    else:
+        status = CopyStatus.PARTIAL if copies.filter(succeeded=True).exists() else CopyStatus.FAILED
     Backup.objects.filter(pk=backup.pk).update(s3_copy_status=status)
     alert(backup, message, context)
 

@@ -13,13 +13,14 @@ from django.db import connection
 from django.db.models import F
 
 from cpm.aws.ebs_direct import BLOCK, EbsDirect
+from cpm.aws.errors import AwsError
 from cpm.flows import repositories
 from cpm.flows.identities import identity_of
 from cpm.flows.s3 import records
 from cpm.flows.s3.copy_blocks import AHEAD, NoBase, Source, Tally, copy_blocks, threads
 from cpm.jobs.context import StepContext
 from cpm.jobs.kinds import Done, Failed, Outcome, StepKind, Wait
-from cpm.lib.states import SnapshotStatus
+from cpm.lib.states import CopyStatus, SnapshotStatus
 from cpm.models import S3Copy, S3Repository, Snapshot, Step
 from cpm.repository.blocks import SEGMENT_BLOCKS
 from cpm.repository.delays import VIEW_LIFETIME
@@ -47,6 +48,8 @@ UPDATE cpm_backup SET s3_copy_progress = shown.percent FROM (
 WHERE id = %s AND s3_copy_status IN ('P', 'G') AND s3_copy_progress < shown.percent
 """
 
+_GOING_ON = (CopyStatus.INITIALIZING, CopyStatus.IN_PROGRESS, CopyStatus.ABORTING)
+
 # What the last slice in this process knew of a repository, so that the next need not read its whole index again.
 _views: dict[bytes, View] = {}
 
@@ -73,16 +76,31 @@ def gone(copy: S3Copy) -> str:
     return ""
 
 
+def _ended(copy: S3Copy) -> Outcome | None:
+    """How a step ends whose copy is over or can be nothing any more; None if there is something to do."""
+    if copy.succeeded is None:
+        why = gone(copy)
+        return Failed(why) if why else None
+    if copy.succeeded or copy.backup.s3_copy_status in _GOING_ON:
+        return Done("The copy of this volume is over.")
+    # The job is being tried again: it must not seem to have copied anything.
+    return Failed("What was stored of this copy has been dropped. The next backup of the policy is copied instead.")
+
+
+def _ebs(context: StepContext, copy: S3Copy) -> EbsDirect:
+    row = copy.snapshot
+    assert row.account is not None
+    return EbsDirect(identity_of(row.account, session=f"cpm-job-{context.job_id}"), row.region, ahead=AHEAD)
+
+
 # -- a part -----------------------------------------------------------------------------------------------
 
 
 def part(context: StepContext) -> Outcome:
     """A slice of the part. Payload: copy, first and end (segments), blocks (how many)."""
     copy = of_payload(context)
-    if copy.succeeded is not None:
-        return Done("The copy of this volume is over.")
-    if why := gone(copy):
-        return Failed(why)
+    if ended := _ended(copy):
+        return ended
     slice_ = _Slice(context, copy, opened(context, copy))
     try:
         slice_.run()
@@ -161,12 +179,9 @@ class _Slice:
             raise NoBase(str(error)) from error
 
     def _source(self) -> Source:
-        row, base = self.copy.snapshot, self.copy.base
-        assert row.account is not None
-        identity = identity_of(row.account, session=f"cpm-job-{self.context.job_id}")
-        return Source(
-            EbsDirect(identity, row.region, ahead=AHEAD), row.aws_id, base.snapshot.aws_id if base else ""
-        )
+        base = self.copy.base
+        ebs = _ebs(self.context, self.copy)
+        return Source(ebs, self.copy.snapshot.aws_id, base.snapshot.aws_id if base else "")
 
     def _view(self) -> View:
         """What an earlier slice knew, while that is good for another whole slice; else a new look."""
@@ -237,18 +252,16 @@ def part_overtaken(context: StepContext) -> None:
 def seal(context: StepContext) -> Outcome:
     """All parts are through: write the manifest, from which moment on the copy exists. Payload: copy."""
     copy = of_payload(context)
-    if copy.succeeded is not None:
-        return Done("The copy of this volume is over.")
-    if why := gone(copy):
-        return Failed(why)
+    if ended := _ended(copy):
+        return ended
     manifest = opened(context, copy).finish_copy(records.draft(copy))
-    return Done(write=lambda: completed(context, copy, manifest))
+    valid = valid_mib(context, copy)
+    return Done(write=lambda: completed(context, copy, manifest, valid))
 
 
-def completed(context: StepContext, copy: S3Copy, manifest: Manifest) -> None:
-    """Record what was copied, once. Needs a transaction."""
-    cursors = _cursors(context, copy)
-    tallies = [Tally(**cursor["tally"]) for cursor in cursors]
+def completed(context: StepContext, copy: S3Copy, manifest: Manifest, valid: int | None) -> None:
+    """Record what was copied, once; `valid` is of `valid_mib`. Needs a transaction."""
+    tallies = _tallies(_cursors(context, copy))
     figures = manifest.figures
     row = S3Copy.objects.filter(pk=copy.pk).exclude(succeeded=True)
     changed = row.update(
@@ -263,7 +276,7 @@ def completed(context: StepContext, copy: S3Copy, manifest: Manifest) -> None:
     if not changed:
         return
     Snapshot.objects.filter(pk=copy.snapshot_id).update(
-        cbt_valid_size_mb=_valid_mib(copy, cursors, tallies),
+        cbt_valid_size_mb=valid,
         cbt_changed_size_mb=_mib(sum(tally.listed for tally in tallies)),
     )
     assert copy.repository is not None
@@ -291,13 +304,28 @@ def _cursors(context: StepContext, copy: S3Copy) -> list[dict[str, Any]]:
     return [cursor for cursor in steps.values_list("cursor", flat=True) if cursor is not None]
 
 
-def _valid_mib(copy: S3Copy, cursors: list[dict[str, Any]], tallies: list[Tally]) -> int | None:
-    """The size of all blocks that the snapshot has; None when some parts only know what changed since a lost base."""
-    blocks = sum(tally.gained - tally.gone for tally in tallies)
+def _tallies(cursors: list[dict[str, Any]]) -> list[Tally]:
+    return [Tally(**cursor["tally"]) for cursor in cursors]
+
+
+def valid_mib(context: StepContext, copy: S3Copy) -> int | None:
+    """The size of all blocks that the snapshot has, counted on from the base if there is one.
+
+    What cannot be counted on, because the base was lost on the way or its own size is not known, is asked of AWS. None
+    if AWS does not tell: the copy is complete all the same.
+    """
+    cursors = _cursors(context, copy)
+    blocks = sum(tally.gained - tally.gone for tally in _tallies(cursors))
     if not any(cursor["based"] for cursor in cursors):
         return _mib(blocks)
     before = copy.base.snapshot.cbt_valid_size_mb if copy.base is not None else None
-    return None if before is None else max(0, before + _mib(blocks))
+    if before is not None:
+        return max(0, before + _mib(blocks))
+    try:
+        return _mib(sum(1 for _ in _ebs(context, copy).list_blocks(copy.snapshot.aws_id)))
+    except AwsError as error:
+        context.warn(f"How much {copy.snapshot.aws_id} holds is not known. {error.explain()}")
+        return None
 
 
 def _mib(blocks: int) -> int:
