@@ -9,12 +9,13 @@ from dataclasses import dataclass, replace
 from cpm.explore import paths
 from cpm.explore.errors import ContentUnreadable, Damaged, NotAFile, VolumeUnreadable
 from cpm.explore.filesystems import Entry
-from cpm.explore.sandbox import Session
+from cpm.explore.sandbox import PAGE_SIZE, Session
 from cpm.explore.zip_writer import ZipWriter
 
 LEFT_OUT = "LEFT-OUT.txt"
 MAX_DEPTH = 1000
-MAX_LISTED = 10_000
+MAX_LISTED = 2_000_000
+"""Characters of the list of what was left out."""
 MAX_ZIP_NAME = 32_000
 
 
@@ -94,16 +95,19 @@ def _pieces(session: Session, roots: Sequence[tuple[bytes, Entry]]) -> Iterator[
 class _LeftOut:
     def __init__(self) -> None:
         self._lines: list[str] = []
+        self._length = 0
         self._more = 0
 
     def add(self, path: bytes, why_not: str) -> None:
-        if len(self._lines) < MAX_LISTED:
-            self._lines.append(f"{paths.display(path)}: {why_not}")
+        line = f"{paths.display(path)}: {why_not}"
+        self._length += len(line)
+        if self._length <= MAX_LISTED:
+            self._lines.append(line)
         else:
             self._more += 1
 
     def text(self) -> bytes:
-        if not self._lines:
+        if not self._lines and not self._more:
             return b""
         more = [f"and {self._more} more"] if self._more else []
         return "\n".join(["Not in this archive:", *self._lines, *more, ""]).encode("utf-8", "replace")
@@ -122,9 +126,12 @@ def _why_not(session: Session, item: _Item) -> str:
 
 def _without_nested(chosen: Sequence[bytes]) -> list[bytes]:
     """Each path once, and none that lies in another chosen folder."""
-    unique = {tuple(paths.parts(path)) for path in chosen}
-    kept = [names for names in unique if not any(names[:length] in unique for length in range(len(names)))]
-    return [b"/" + b"/".join(names) for names in sorted(kept)]
+    kept: list[tuple[bytes, ...]] = []
+    # In this order a folder comes right before all that is in it.
+    for names in sorted({tuple(paths.parts(path)) for path in chosen}):
+        if not kept or names[: len(kept[-1])] != kept[-1]:
+            kept.append(names)
+    return [b"/" + b"/".join(names) for names in kept]
 
 
 def _walk(session: Session, names: Names, top: _Item) -> Iterator[_Item]:
@@ -133,7 +140,7 @@ def _walk(session: Session, names: Names, top: _Item) -> Iterator[_Item]:
     Raises Damaged for folders that contain themselves or are nested deeper than any program makes them.
     """
     yield top
-    stack = [(top, _children(session, top))]
+    stack = [(top, _children(session, top, depth=1))]
     while stack:
         folder, children = stack[-1]
         entry = next(children, None)
@@ -151,11 +158,14 @@ def _walk(session: Session, names: Names, top: _Item) -> Iterator[_Item]:
             if entry.node in above or len(stack) > MAX_DEPTH or len(item.name) > MAX_ZIP_NAME:
                 reason = "its folders contain themselves or are nested too deeply"
                 raise Damaged(path=paths.display(item.path[-200:]), reason=reason)
-            stack.append((item, _children(session, item)))
+            stack.append((item, _children(session, item, depth=len(stack) + 1)))
 
 
-def _children(session: Session, item: _Item) -> Iterator[Entry]:
-    return session.entries(item.path) if item.entry.kind == "D" else iter(())
+def _children(session: Session, item: _Item, *, depth: int) -> Iterator[Entry]:
+    """The folder's entries. The deeper, the smaller the pages: each folder on the way down has one in memory."""
+    if item.entry.kind != "D":
+        return iter(())
+    return session.entries(item.path, page_size=max(PAGE_SIZE // depth, 1))
 
 
 def _unreadable(session: Session, volume: bytes) -> str:

@@ -31,6 +31,9 @@ from cpm.explore.frames import Message
 READ_SIZE = 1024 * 1024
 PAGE_SIZE = 5000
 LARGEST_REQUEST = 2 * 1024 * 1024
+LARGEST_NUMBER = (1 << 63) - 1
+# What answers of a wrong shape raise when they are taken apart.
+NONSENSE = (KeyError, IndexError, TypeError, ValueError, AttributeError, OverflowError)
 Answer = TypeVar("Answer")
 
 
@@ -111,11 +114,11 @@ class Session:
             lambda: Listing([_entry(each) for each in message["entries"]], int(message["total"]))
         )
 
-    def entries(self, path: bytes) -> Iterator[Entry]:
-        """All entries of a folder by name, a page at a time."""
+    def entries(self, path: bytes, *, page_size: int = PAGE_SIZE) -> Iterator[Entry]:
+        """All entries of a folder by name, with at most so many of them in memory."""
         offset = 0
         while True:
-            page = self.listing(path, offset=offset)
+            page = self.listing(path, offset=offset, limit=page_size)
             yield from page.entries
             offset += len(page.entries)
             if not page.entries or offset >= page.total:
@@ -191,7 +194,7 @@ class Session:
         """Nothing that comes from the confined process is trusted to have the shape it should have."""
         try:
             return take()
-        except (KeyError, IndexError, TypeError, ValueError) as error:
+        except NONSENSE as error:
             with self._lock:
                 self._stop()
             raise ExplorerDied(reason="it answered nonsense") from error
@@ -247,7 +250,7 @@ class Session:
             raise _Gone(str(error)) from error
 
     def _fetch(self, message: Message) -> bytes:
-        disk = self._disks.get(message["disk"])
+        disk = self._disks.get(str(message["disk"]))
         offset, length = message.get("offset"), message.get("length")
         if disk is None or not isinstance(offset, int) or not isinstance(length, int):
             raise _Gone("it asked for a disk that is not there")
@@ -335,7 +338,7 @@ def _error(message: Message) -> ExploreError:
     data = message.get("data")
     try:
         return kind(**data) if isinstance(data, dict) else ExploreError()
-    except (KeyError, TypeError):
+    except NONSENSE:
         return ExploreError()
 
 
@@ -364,6 +367,8 @@ def _entry(raw: object) -> Entry:
     path = frames.raw(name)
     if b"/" in path or path in {b".", b".."}:
         raise ValueError("a name leads elsewhere")
+    if not 0 <= int(size) <= LARGEST_NUMBER:
+        raise ValueError("no file is so large")
     shape: Kind = "D" if kind == "D" else "F"
     when = None if modified is None else float(modified)
-    return Entry(path, shape, max(int(size), 0), when, int(node), str(what))
+    return Entry(path, shape, int(size), when, int(node), str(what))

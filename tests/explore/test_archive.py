@@ -7,6 +7,7 @@ import signal
 import struct
 import subprocess
 import sys
+import time
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,8 +19,9 @@ from hypothesis import strategies as st
 from cpm.explore import archive, paths, zip_writer
 from cpm.explore.archive import Names, zip_stream
 from cpm.explore.blocks import Device, RawFile
-from cpm.explore.errors import PathNotFound, SourceFailed
-from cpm.explore.sandbox import Session
+from cpm.explore.errors import Damaged, PathNotFound, SourceFailed
+from cpm.explore.filesystems import Entry
+from cpm.explore.sandbox import PAGE_SIZE, Session
 from cpm.explore.zip_writer import ZipWriter
 from tests.explore.conftest import Opener
 from tests.explore.images import image, manifest
@@ -257,7 +259,7 @@ def test_content_of_another_size_than_said_ends_the_zip() -> None:
 
 
 def test_the_list_of_what_was_left_out_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(archive, "MAX_LISTED", 2)
+    monkeypatch.setattr(archive, "MAX_LISTED", 30)
     left_out = archive._LeftOut()
     for number in range(5):
         left_out.add(b"/%d" % number, "a socket")
@@ -268,3 +270,38 @@ def test_the_list_of_what_was_left_out_is_bounded(monkeypatch: pytest.MonkeyPatc
         "/1: a socket",
         "and 3 more",
     ]
+
+
+def test_deep_folders_of_many_entries_keep_few_of_them_in_memory() -> None:
+    class Deep:
+        """Every folder has a folder and many files."""
+
+        def __init__(self) -> None:
+            self.pages: list[int] = []
+
+        def stat(self, path: bytes) -> Entry:
+            return Entry(b"", "D", 0, None, 1)
+
+        def entries(self, path: bytes, *, page_size: int) -> Iterator[Entry]:
+            self.pages.append(page_size)
+            node = len(self.pages) + 1
+            yield Entry(b"d", "D", 0, None, node)
+
+    session = Deep()
+
+    with pytest.raises(Damaged, match="nested too deeply"):
+        list(zip_stream(session, [b"/volume"]))  # type: ignore[arg-type]
+
+    assert len(session.pages) > archive.MAX_DEPTH
+    assert sum(session.pages) < 10 * PAGE_SIZE
+
+
+def test_many_chosen_paths_of_many_folders_are_looked_through_quickly() -> None:
+    deep = b"/volume" + b"/a" * 10_000
+    chosen = [deep + b"/%d" % number for number in range(200)]
+    began = time.monotonic()
+
+    kept = archive._without_nested([*chosen, deep + b"/7/b", b"/volume/z/y", b"/volume/z"])
+
+    assert time.monotonic() - began < 5
+    assert sorted(kept) == sorted([*chosen, b"/volume/z"])

@@ -14,6 +14,7 @@ import pytest
 from cpm.explore import frames, paths
 from cpm.explore.blocks import BLOCK_SIZE, Device, RawFile
 from cpm.explore.errors import (
+    ExploreError,
     ExplorerDied,
     ExplorerTimedOut,
     PathNotFound,
@@ -177,6 +178,11 @@ def test_processor_time_is_limited_for_each_request(monkeypatch: pytest.MonkeyPa
         "reply({'entries': ['a'], 'total': 1})",
         "reply({'entries': [['\u2603', 'F', 1, None, 1, '']], 'total': 1})",
         "reply({'entries': [['a', 'F', 'many', None, 1, '']], 'total': 1})",
+        "reply({'entries': [[7, 'F', 1, None, 1, '']], 'total': 1})",
+        "reply({'entries': [['a', 'F', 1 << 63, None, 1, '']], 'total': 1})",
+        "reply({'entries': [['a', 'F', -1, None, 1, '']], 'total': 1})",
+        "reply({'entries': [['a', 'F', 1e300, None, 1, '']], 'total': 1})",
+        "reply({'disk': ['disk'], 'offset': 0, 'length': 10})",
         "reply({'total': 1})",
         "reply({'error': 'explorer_died', 'data': {'reason': 'made up'}})",
     ],
@@ -187,6 +193,18 @@ def test_a_process_that_sends_nonsense_is_not_believed(
     session = _session_with_child(monkeypatch, tmp_path, f"{lie}; connection.recv(1)")
 
     with session, pytest.raises(ExplorerDied):
+        session.listing(b"/")
+
+
+@pytest.mark.parametrize(
+    "lie", ["{'error': 'explorer_timed_out', 'data': {'seconds': 'x'}}", "{'error': [1], 'data': 7}"]
+)
+def test_an_error_that_makes_no_sense_is_an_error_all_the_same(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, lie: str
+) -> None:
+    session = _session_with_child(monkeypatch, tmp_path, f"reply({lie}); connection.recv(1)")
+
+    with session, pytest.raises(ExploreError, match="could not be explored"):
         session.listing(b"/")
 
 
