@@ -35,10 +35,11 @@ def backups(
         rows = rows.filter(status=wanted)
     show_table(
         "Backups",
-        ["ID", "Policy", "Account", "Started", "Ended", "Status", "DR", "S3", "Archive", "Outcome"],
+        ["ID", "Policy", "Account", "Started", "Took", "Status", "DR", "S3", "Archive", "Outcome"],
         [
             [
-                row.pk, row.policy_name, row.account_name, row.start_time, row.end_time,
+                row.pk, row.policy_name, row.account_name, row.start_time,
+                row.end_time - row.start_time if row.end_time else None,
                 row.get_status_display(), row.get_dr_status_display(), *pictures.s3_words(row), row.outcome,
             ]
             for row in rows.order_by("-start_time", "-id")[:limit]

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 from django.utils import timezone
+from rich import filesize
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
 from cpm import permissions
@@ -41,12 +42,12 @@ def list_repositories(user: AsUser = "") -> None:
     """All repositories with what they hold and how the last verification ended."""
     show_table(
         "S3 repositories",
-        ["ID", "Name", "User", "Account", "Bucket", "Region", "Copies", "Blocks", "MiB", "Verified", "Result",
+        ["ID", "Name", "User", "Account", "Bucket", "Region", "Copies", "Blocks", "Size", "Verified", "Result",
          "Deletion"],
         [
             [
                 row.pk, row.name, row.user.username, row.account.name, row.aws_bucket_name, row.aws_region,
-                row.copies_stored, row.blocks_stored, row.bytes_stored >> 20, row.last_verified_at,
+                row.copies_stored, row.blocks_stored, filesize.decimal(row.bytes_stored), row.last_verified_at,
                 row.get_last_verify_result_display(), row.get_deletion_status_display(),
             ]
             for row in repositories.in_reach(acting(user)).order_by("name", "id")

@@ -4,7 +4,7 @@ import functools
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Annotated, Any, ParamSpec, TypeVar
 
 import typer
@@ -66,10 +66,11 @@ def acting(username: str) -> Actor:
 
 
 def show_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    """A table as wide as the terminal; nothing in it is read as markup."""
+    """A table as wide as the terminal, numbers and times in one piece; nothing in it is read as markup."""
     table = Table(title=title, title_justify="left", header_style="bold")
-    for column in columns:
-        table.add_column(column, overflow="fold")
+    for place, column in enumerate(columns):
+        whole = all(isinstance(row[place], int | datetime | timedelta | None) for row in rows)
+        table.add_column(column, overflow="fold", no_wrap=whole)
     for row in rows:
         table.add_row(*(_text(cell) for cell in row))
     console.print(table)
@@ -78,6 +79,8 @@ def show_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]
 def _text(cell: object) -> Text:
     if isinstance(cell, datetime):
         return Text(f"{timezone.localtime(cell):%Y-%m-%d %H:%M:%S}")
+    if isinstance(cell, timedelta):
+        return Text(str(timedelta(seconds=round(cell.total_seconds()))))
     return Text("-" if cell is None or cell == "" else str(cell))
 
 
