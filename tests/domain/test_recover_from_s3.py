@@ -5,9 +5,10 @@ import time
 import pytest
 
 from cpm.flows import stray_rules, strays
-from cpm.flows.s3 import restore, restore_blocks
+from cpm.flows.s3 import restore, restore_blocks, retrieve
 from cpm.lib.errors import Conflict, PreconditionFailed
-from cpm.models import Backup, Job, Policy, Recovery, Step
+from cpm.models import Backup, Job, Policy, Recovery, S3Copy, Step
+from cpm.repository.errors import StoreUnavailable
 from cpm.services import recoveries
 from tests import factories
 from tests.domain.copying import BUCKET, repository
@@ -160,6 +161,21 @@ def test_volumes_come_back_under_their_own_key_or_the_one_asked_for(world, aws):
     assert "There is no KMS key alias/nobody-made-it in us-east-1" in unknown.outcome
 
 
+def test_a_volume_of_zeros_alone_comes_back(world, aws):
+    volume = aws.volume()
+    backup = world.back_up(world.policy(volume), status="B")
+    row = volume_row(backup)
+    copied(world, row, repository(world))
+    lose_snapshots(world, backup)
+    before = aws.last_call()
+
+    recovery = recover(world, row)
+
+    assert aws.fingerprint(ids(recovery)[0]) == aws.fingerprint(volume)
+    actions = [call["action"] for call in aws.calls(before)]
+    assert "PutSnapshotBlock" not in actions and actions.count("CompleteSnapshot") == 1
+
+
 # -- what goes wrong --------------------------------------------------------------------------------------
 
 
@@ -206,6 +222,55 @@ def drop_at_writing(world, monkeypatch):
 
     monkeypatch.setattr(restore, "_slice", slice_of)
     return drops
+
+
+def test_a_checksum_that_is_not_that_of_the_written_blocks_fails_the_recovery(world, aws, monkeypatch):
+    _, row, _ = copy_of_volume(world, aws)
+    whole = restore._slice
+
+    def slice_of(context, *arguments):
+        ended = whole(context, *arguments)
+        checksum = context.cursor["checksum"]
+        total = {**checksum["total"], "words": [0] * 8}
+        context.save_cursor({**context.cursor, "checksum": {**checksum, "total": total}})
+        return ended
+
+    monkeypatch.setattr(restore, "_slice", slice_of)
+    recovery = recover(world, row, expect="F")
+
+    assert "ebs:CompleteSnapshot" in recovery.outcome and "checksum does not match" in recovery.outcome
+    assert left_over(world) == []
+
+
+def test_trouble_that_passes_does_not_add_up_over_the_parts_of_a_volume(world, aws, monkeypatch, settings):
+    settings.CPM_MAX_STEP_FAILURES = 2
+    settings.CPM_RETRY_BASE_SECONDS = 0.01
+    monkeypatch.setattr(restore_blocks, "PART_BLOCKS", 1)
+    monkeypatch.setattr(restore, "SLICE_SECONDS", 0)
+    volume, row, _ = copy_of_volume(world, aws)
+    whole, tried = restore.restore_part, set()
+
+    def part(reader, ebs, snapshot, first, *more):
+        if first not in tried:
+            tried.add(first)
+            raise StoreUnavailable("S3 did not answer")
+        return whole(reader, ebs, snapshot, first, *more)
+
+    monkeypatch.setattr(restore, "restore_part", part)
+    recovery = recover(world, row)
+
+    # Four blocks that are not zeros, and the end.
+    assert len(tried) == 5 and aws.fingerprint(ids(recovery)[0]) == aws.fingerprint(volume)
+
+
+def test_as_many_snapshots_as_aws_takes_at_once_are_waited_for(world, aws):
+    volume, row, _ = copy_of_volume(world, aws)
+    aws.fault(service="ebs", action="StartSnapshot", error="ConcurrentLimitExceededException", count=12)
+
+    recovery = recover(world, row)
+
+    assert aws.fingerprint(ids(recovery)[0]) == aws.fingerprint(volume)
+    assert Step.objects.get(kind="recover.s3_write").failures == 0
 
 
 def test_an_abort_in_the_middle_leaves_nothing_in_aws(world, aws, monkeypatch):
@@ -330,6 +395,53 @@ def test_what_was_retrieved_and_has_gone_again_is_retrieved_anew(world, aws, mon
     assert left_over(world) == []
 
     assert aws.fingerprint(ids(recover(world, row))[0]) == aws.fingerprint(volume)
+
+
+def test_a_slow_listing_does_not_keep_a_retrieval_from_going_on(world, aws, monkeypatch):
+    volume, row, copy = copy_of_volume(world, aws)
+    add_packs(world, 3)
+    archive(world, copy)
+    monkeypatch.setattr(retrieve, "BATCH", 1)
+    monkeypatch.setattr(retrieve, "SLICE_SECONDS", 0)
+
+    recovery = recover(world, row, retrieve_options={"retrieval_tier": "E", "days_to_keep": 2})
+
+    assert aws.fingerprint(ids(recovery)[0]) == aws.fingerprint(volume)
+
+
+def test_an_aborted_retrieval_is_not_shown_as_going_on(world, aws):
+    _, row, copy = copy_of_volume(world, aws)
+    archive(world, copy)
+    aws.timing(retrieval_seconds=60)
+    recovery = start(world, row)
+    for _ in range(6):
+        world.work()
+    copy.refresh_from_db()
+    assert copy.retrieve_status == "in_progress"
+
+    recoveries.abort_from_s3(actor=world.actor, recovery=recovery)
+    world.run()
+
+    copy.refresh_from_db()
+    recovery.refresh_from_db()
+    assert (recovery.status, recovery.retrieve_status, copy.retrieve_status) == ("F", "A", "")
+
+
+def test_a_copy_that_can_be_read_stays_so_while_its_stay_is_prolonged(world, aws, monkeypatch):
+    _, row, copy = copy_of_volume(world, aws)
+    archive(world, copy)
+    recover(world, row)
+    seen = []
+    whole = retrieve._Pass.ask
+
+    def ask(self):
+        seen.append(S3Copy.objects.get(pk=copy.pk).retrieve_status)
+        return whole(self)
+
+    monkeypatch.setattr(retrieve._Pass, "ask", ask)
+    recover(world, row)
+
+    assert seen == ["available"]
 
 
 # -- instances --------------------------------------------------------------------------------------------

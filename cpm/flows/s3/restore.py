@@ -11,14 +11,14 @@ from contextlib import suppress
 from typing import Any
 
 from cpm.aws.ebs_direct import EbsDirect
-from cpm.aws.errors import Invalid, NotFound
+from cpm.aws.errors import Invalid, LimitReached, NotFound
 from cpm.aws.linear_checksum import LinearChecksum
 from cpm.flows import polling, repositories, worker_tags
 from cpm.flows.recover_base import began_at, client_token, ec2, identity, lists_lag, marks, poll_group
 from cpm.flows.s3 import restore_record
 from cpm.flows.s3.restore_blocks import restore_part
 from cpm.flows.s3.restore_plan import WRITE
-from cpm.jobs.context import StepContext
+from cpm.jobs.context import NotYet, StepContext
 from cpm.jobs.kinds import Done, Failed, Outcome, StepKind, Wait
 from cpm.jobs.leases import LeaseLost
 from cpm.lib.states import RetrievalStatus, SnapshotStatus
@@ -78,7 +78,10 @@ def _fresh(context: StepContext, attempt: int, dropped: str = "") -> dict[str, A
 
 
 def _started(context: StepContext, ebs: EbsDirect, reader: Reader) -> str:
-    """The snapshot that is being written, begun if it has not been. An interrupted call is simply made again."""
+    """The snapshot that is being written, begun if it has not been. An interrupted call is simply made again.
+
+    Raises NotYet while AWS takes no more snapshots.
+    """
     if context.cursor is None:
         context.save_cursor(_fresh(context, 0))
     cursor = context.cursor
@@ -87,18 +90,7 @@ def _started(context: StepContext, ebs: EbsDirect, reader: Reader) -> str:
     if cursor["dropped"]:
         with suppress(NotFound):
             ec2(context).call("DeleteSnapshot", SnapshotId=cursor["dropped"])
-    encryption = context.payload["encryption"]
-    answer = ebs.start_snapshot(
-        -(-reader.manifest.draft.size // GIB),
-        client_token=f"{client_token(context)}-{cursor['attempt']}",
-        # PostgreSQL keeps no order, and AWS takes another order for another request.
-        tags=dict(sorted(cursor["tags"].items())),
-        description=f"CPM recovery {context.subject_id}: {context.payload['original']} from S3",
-        encrypted=bool(encryption),
-        kms_key=encryption.get("kms_key"),
-        timeout=KEPT_MINUTES,
-    )
-    snapshot = str(answer["SnapshotId"])
+    snapshot = _begin(context, ebs, reader)
     try:
         context.remember(snapshot)
     except LeaseLost:
@@ -107,6 +99,28 @@ def _started(context: StepContext, ebs: EbsDirect, reader: Reader) -> str:
     context.log(f"Writing {context.payload['original']} from S3 into the temporary snapshot {snapshot}.")
     context.save_cursor({**cursor, "snapshot": snapshot})
     return snapshot
+
+
+def _begin(context: StepContext, ebs: EbsDirect, reader: Reader) -> str:
+    """StartSnapshot, which answers the same to every run of the same attempt."""
+    cursor, encryption = context.cursor, context.payload["encryption"]
+    try:
+        answer = ebs.start_snapshot(
+            -(-reader.manifest.draft.size // GIB),
+            client_token=f"{client_token(context)}-{cursor['attempt']}",
+            # PostgreSQL keeps no order, and AWS takes another order for another request.
+            tags=dict(sorted(cursor["tags"].items())),
+            description=f"CPM recovery {context.subject_id}: {context.payload['original']} from S3",
+            encrypted=bool(encryption),
+            kms_key=encryption.get("kms_key"),
+            timeout=KEPT_MINUTES,
+        )
+    except LimitReached as error:
+        if not error.transient:
+            raise
+        words = "Waiting: AWS takes blocks for as many snapshots as it allows."
+        raise NotYet(polling.again(context.now, message=words)) from None
+    return str(answer["SnapshotId"])
 
 
 def _disown(context: StepContext, snapshot: str) -> None:
@@ -131,6 +145,8 @@ def _slice(context: StepContext, ebs: EbsDirect, reader: Reader, snapshot: str) 
         checksum = LinearChecksum.resumed(context.cursor["checksum"])
         following = restore_part(reader, ebs, snapshot, context.cursor["next"], checksum, tell)
         context.save_cursor({**context.cursor, "next": following, "checksum": checksum.state()})
+        # What went wrong before has been overcome: trouble over days must not add up.
+        context.lease.failures = 0
         if time.monotonic() > ends and following < total:
             return False
     told.at(100, "All blocks are written.", now=True)

@@ -13,6 +13,7 @@ from itertools import islice
 from typing import Any
 
 from django.conf import settings
+from django.db.models import Q
 
 from cpm.flows import repositories
 from cpm.flows.s3 import restore_record
@@ -41,14 +42,29 @@ def retrieve(context: StepContext) -> Outcome:
     if copy.tier != Tier.ARCHIVE:
         return Done("The copy need not be retrieved.")
     if context.cursor is None:
-        context.save_cursor({"asking": True, "after": "", "done": 0, "until": None, "pause": LEAST_PAUSE})
-        context.log(f"Asking S3 to retrieve the archived copy of {context.payload['original']}.")
-        with context.fenced():
-            S3Copy.objects.filter(pk=copy.pk).update(retrieve_status=RetrievalStatus.IN_PROGRESS)
-            restore_record.show(context, 0, "retrieve")
+        _begin(context, copy)
     repository = repositories.opened(copy.repository, session=f"cpm-recovery-{context.subject_id}")
     work = _Pass(context, repository, copy)
     return work.ask() if context.cursor["asking"] else work.look()
+
+
+def _begin(context: StepContext, copy: S3Copy) -> None:
+    """From now on it is shown as on its way, unless it can be read already and only stays for longer."""
+    context.log(f"Asking S3 to retrieve the archived copy of {context.payload['original']}.")
+    readable = Q(retrieve_status=RetrievalStatus.AVAILABLE, retrieve_expiration__gt=context.now)
+    with context.fenced():
+        S3Copy.objects.filter(pk=copy.pk).exclude(readable).update(retrieve_status=RetrievalStatus.IN_PROGRESS)
+        restore_record.show(context, 0, "retrieve")
+        context.save_cursor({"asking": True, "after": "", "done": 0, "until": None, "pause": LEAST_PAUSE})
+
+
+def _given_up(context: StepContext, message: str = "") -> None:
+    """Nobody looks any more whether S3 has it ready."""
+    if context.cursor is not None:
+        on_its_way = S3Copy.objects.filter(
+            pk=context.payload["copy"], retrieve_status=RetrievalStatus.IN_PROGRESS
+        )
+        on_its_way.update(retrieve_status=RetrievalStatus.NONE)
 
 
 class _Pass:
@@ -59,18 +75,18 @@ class _Pass:
         self._store = repository.store
         self._copy = copy
         self._packs = repository.copy(copy.stored_id).draft.area.packs
-        self._ends = time.monotonic() + SLICE_SECONDS
+        self._ends = 0.0
 
     def ask(self) -> Outcome:
         """RestoreObject for each pack; for one that is retrieved already this prolongs its stay."""
         context = self._context
         with ThreadPoolExecutor(AT_ONCE, "retrieve") as threads:
             for batch in self._batches():
-                if self._stop():
-                    return Wait(0.0, message=f"{context.cursor['done']} objects have been asked for.")
                 keys = [info.key for info in batch if info.storage_class in ARCHIVED]
                 list(threads.map(self._retrieve, keys))
                 self._save(after=batch[-1].key, done=context.cursor["done"] + len(batch))
+                if self._stop():
+                    return Wait(0.0, message=f"{context.cursor['done']} objects have been asked for.")
         asked = context.cursor["done"]
         self._save(asking=False, after="", done=0, total=asked)
         return self._pause(f"{asked} objects have been asked for.")
@@ -86,8 +102,6 @@ class _Pass:
             return self._pause("Waiting for S3 to retrieve the archived copy.")
         with ThreadPoolExecutor(AT_ONCE, "retrieve") as threads:
             for batch in self._batches():
-                if self._stop():
-                    return Wait(0.0, message="Looking at the objects that were asked for.")
                 shown = list(threads.map(self._store.head, [info.key for info in batch]))
                 first = next(
                     (number for number, info in enumerate(shown) if not self._ready(info)), len(shown)
@@ -98,12 +112,16 @@ class _Pass:
                 if first < len(shown):
                     self._missing(shown[first])
                     return self._pause(f"{done} of {total} objects can be read.")
+                if self._stop():
+                    return Wait(0.0, message="Looking at the objects that were asked for.")
         return self._all_there()
 
     def _batches(self) -> Iterator[list[Info]]:
         after = self._context.cursor["after"]
         rest = (info for info in self._store.list(self._packs) if info.key > after)
         while batch := list(islice(rest, BATCH)):
+            # Listing anew up to the cursor may take long, and must not leave a slice without any work.
+            self._ends = self._ends or time.monotonic() + SLICE_SECONDS
             yield batch
 
     def _stop(self) -> bool:
@@ -160,4 +178,4 @@ class _Pass:
         return Done(write=write)
 
 
-KINDS = (StepKind(RETRIEVE, QUEUE, retrieve),)
+KINDS = (StepKind(RETRIEVE, QUEUE, retrieve, failed=_given_up, cancelled=_given_up),)
