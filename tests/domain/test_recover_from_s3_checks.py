@@ -1,10 +1,8 @@
 """What is refused when a recovery from S3 is asked for, before anything starts."""
 
 import pytest
-from django.contrib import admin
 from django.utils import timezone
 
-from cpm.admin.recoveries import RecoveryAdmin
 from cpm.lib.errors import Conflict, InUse, PreconditionFailed, ValidationFailed
 from cpm.models import Actor, Job, Recovery, S3Copy, S3Repository, Snapshot
 from cpm.services import recoveries, repositories
@@ -164,14 +162,3 @@ def test_volumes_that_are_not_asked_for_may_be_damaged(row):
         start(machine)
 
     assert start(machine, instance_volumes=[{"volume_id": row.source_id}]).from_s3
-
-
-def test_the_admin_shows_how_far_the_volumes_are(row):
-    shown = RecoveryAdmin(Recovery, admin.site).s3_transfers
-    native = factories.recovery(row)
-    from_s3 = factories.recovery(
-        row, from_s3=True, s3_status="P", s3_progress=[100, 7], retrieve_status="S", retrieve_progress=[100]
-    )
-
-    assert shown(native) == "-"
-    assert shown(from_s3) == "Archive: Completed Successfully (100 %); Volumes: In Progress (100 %, 7 %)"
