@@ -34,8 +34,6 @@ QUEUE = "control"
 DR_OPEN = (DrStatus.PENDING, DrStatus.IN_PROGRESS)
 DR_CLEAN = (DrStatus.NONE, DrStatus.SKIPPED, DrStatus.COMPLETED)
 PURGE_BATCH = 500
-LOGS = (SUBJECT, s3_cleanup.SUBJECT, archive.SUBJECT, repositories.SUBJECT, notify.SUBJECT)
-"""Logs of what goes on for ever, of which lines go by their age; others go with what they are about."""
 
 
 def request(*, now: datetime, policy_id: int | None = None) -> Job:
@@ -159,7 +157,9 @@ def purge(context: StepContext) -> Outcome:
         old_jobs = Job.objects.filter(finished_at__lt=before, state__in=FINAL_JOB_STATES)
         jobs = list(old_jobs.values_list("pk", flat=True)[:PURGE_BATCH])
         Job.objects.filter(pk__in=jobs).delete()
-        LogLine.objects.filter(subject_type__in=LOGS, time__lt=before).delete()
+        # What goes on for ever; other lines go with what they are about.
+        logs = (SUBJECT, s3_cleanup.SUBJECT, archive.SUBJECT, repositories.SUBJECT, notify.SUBJECT)
+        LogLine.objects.filter(subject_type__in=logs, time__lt=before).delete()
         oldest = context.now - timedelta(days=server.keep_user_audit_logs_days)
         audited = audit_retention.purge(before=oldest, now=context.now)
     if ids:
