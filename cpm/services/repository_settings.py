@@ -21,6 +21,8 @@ from cpm.services import audit, repositories, scope
 from cpm.services.blame import blaming, refusal
 
 CHOICES = {"encryption": Encryption, "lock_mode": LockMode, "verify_depth": VerifyDepth}
+# A lock that is extended every night must last until the next night is over.
+LEAST_LOCK_DAYS = 2
 LIMITS = {"lock_days": (0, 36_500), "verify_every_days": (0, 365)}
 """S3 locks objects for a hundred years at most."""
 FIELDS = (*CHOICES, *LIMITS, "kms_key")
@@ -81,8 +83,9 @@ def _check_values(row: S3Repository) -> None:
             problems[name].append((f"Give a number of days from {least} to {most}.", "out_of_range"))
     if row.kms_key and row.encryption != Encryption.KMS:
         problems["kms_key"].append(("A key is used with the encryption aws:kms only.", "needs_kms"))
-    if row.lock_mode and row.lock_days < 1:
-        problems["lock_days"].append(("A lock lasts for at least one day.", "lock_days_missing"))
+    if row.lock_mode and row.lock_days < LEAST_LOCK_DAYS:
+        words = f"A lock lasts for at least {LEAST_LOCK_DAYS} days, for it is extended once a day."
+        problems["lock_days"].append((words, "lock_days_missing"))
     if row.lock_days and not row.lock_mode:
         words = "Days without a lock mode mean nothing; choose GOVERNANCE or COMPLIANCE."
         problems["lock_mode"].append((words, "lock_mode_missing"))

@@ -58,6 +58,7 @@ def refused(world: World, row: S3Repository, **settings: Any) -> tuple[str, str]
         ({"encryption": "rot13"}, "encryption", "invalid_choice"),
         ({"encryption": "aws:kms", "kms_key": "alias/none"}, "kms_key", "aws_not_found"),
         ({"lock_mode": "GOVERNANCE"}, "lock_days", "lock_days_missing"),
+        ({"lock_mode": "GOVERNANCE", "lock_days": 1}, "lock_days", "lock_days_missing"),
         ({"lock_days": 7}, "lock_mode", "lock_mode_missing"),
         ({"lock_mode": "GOVERNANCE", "lock_days": 7}, "lock_mode", "no_object_lock"),
         ({"lock_mode": "GOVERNANCE", "lock_days": 40_000}, "lock_days", "out_of_range"),
@@ -184,9 +185,9 @@ def test_settings_are_made_on_the_command_line_and_in_the_admin(
 
     row.refresh_from_db()
     assert said.exit_code == 0 and "Governance" in said.output and "never" in said.output, said.output
-    assert wrong.exit_code == 1 and "at least one day" in wrong.output
+    assert wrong.exit_code == 1 and "at least 2 days" in wrong.output
     assert 'value="5"' in shown and answered.status_code == 302
-    assert again.status_code == 200 and "at least one day" in again.content.decode()
+    assert again.status_code == 200 and "at least 2 days" in again.content.decode()
     assert (row.lock_days, row.verify_every_days, row.verify_depth, row.encryption) == (
         6,
         2,
