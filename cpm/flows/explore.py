@@ -19,9 +19,11 @@ from cpm.explore.sandbox import VolumeFacts
 from cpm.flows import recover_sources
 from cpm.flows.explore_open import Opened, session_name
 from cpm.flows.explore_sources import Sources
+from cpm.flows.s3 import deletion
 from cpm.jobs.context import StepContext
 from cpm.jobs.kinds import Done, Failed, Outcome, StepKind, StepSpec
 from cpm.jobs.queue import JobSpec
+from cpm.lib import places
 from cpm.lib.errors import PreconditionFailed
 from cpm.lib.states import ExploreStatus, RetrievalStatus, SnapshotKind, SnapshotStatus, Tier
 from cpm.models import ExploreSession, S3Copy, Snapshot
@@ -34,10 +36,17 @@ QUEUE = "s3"
 Record = Snapshot | S3Copy
 
 
-def job(row: ExploreSession, *, region: str, account: int | None) -> JobSpec:
-    """The job that opens the session, from snapshots in that region and account if one of them is named."""
+def job(row: ExploreSession, *, region: str, account: int | None, place: str) -> JobSpec:
+    """The job that opens the session, best at that place, from snapshots in the region and account if one is named."""
     payload = {"region": region, "account": account}
-    return JobSpec(KIND, SUBJECT, row.pk, [StepSpec(STEP, payload)], user_id=row.user_id)
+    return JobSpec(KIND, SUBJECT, row.pk, [StepSpec(STEP, payload, place=place)], user_id=row.user_id)
+
+
+def place_of(record: Record) -> str:
+    """Where the data of a record is."""
+    if isinstance(record, Snapshot):
+        return places.at(record.aws_account_number, record.region)
+    return deletion.place_of(record.repository) if record.repository is not None else ""
 
 
 def idle_time() -> timedelta:

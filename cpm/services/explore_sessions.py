@@ -48,12 +48,13 @@ def create(
     permissions.require(actor, RIGHT)
     backups = permissions.visible(actor.user, Backup.objects.select_related("user", "account"), RIGHT)
     backup = scope.referred(backups, backup_record, what="backup", field="backup_record")
-    place = _region(region)
+    aws_region = _region(region)
     account = _account(actor, backup, from_account)
     _explorable(backup)
     named = list(dict.fromkeys(aws_volume_ids))
     rows = _volumes(backup, aws_instance_id, named)
-    rows = _readable(rows, place, account, now, all_of_them=bool(named))
+    sources = _readable(rows, aws_region, account, now, all_of_them=bool(named))
+    rows = list(sources)
     with transaction.atomic():
         row = ExploreSession.objects.create(
             user=backup.user,
@@ -65,7 +66,8 @@ def create(
             start_time=now,
             expires_at=now + explore.idle_time(),
         )
-        spec = explore.job(row, region=place, account=account.pk if account else None)
+        place = explore.place_of(sources[rows[0]])
+        spec = explore.job(row, region=aws_region, account=account.pk if account else None, place=place)
         queue.create_jobs([spec], engine_queues=QUEUES)
         text = f"Session {row.pk} to explore {', '.join(row.volume_ids)} of backup {backup.pk} started."
         audit.record(actor, "explore_session.started", row, after=audit.state_of(row), text=text)
@@ -193,10 +195,14 @@ def _volumes(backup: Backup, instance: str, volumes: list[str]) -> list[Snapshot
 
 def _readable(
     rows: Sequence[Snapshot], region: str, account: Account | None, now: datetime, *, all_of_them: bool
-) -> list[Snapshot]:
-    """Those of which there is something to read. Raises PreconditionFailed if there are none, or not all as wanted."""
+) -> dict[Snapshot, explore.Record]:
+    """Those of which there is something to read, each with what is read first.
+
+    Raises PreconditionFailed if there are none, or not all as wanted.
+    """
     at = account.pk if account else None
-    found = [row for row in rows if explore.candidates(row, region=region, account=at, now=now)]
+    candidates = {row: explore.candidates(row, region=region, account=at, now=now) for row in rows}
+    found = {row: records[0] for row, records in candidates.items() if records}
     missing = [row for row in rows if row not in found]
     if missing and (all_of_them or not found):
         raise PreconditionFailed("nothing_to_explore", _why(missing[0], bool(region or account)))

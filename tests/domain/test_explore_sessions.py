@@ -15,8 +15,18 @@ from cpm.explore.errors import PathNotFound, SessionClosed, SourceFailed
 from cpm.flows.explore_open import HERE
 from cpm.flows.identities import encrypt_secret
 from cpm.lib.errors import NotFound, PreconditionFailed, ValidationFailed
-from cpm.lib.states import SnapshotStatus
-from cpm.models import AuditRecord, ExploreSession, FileLevelRecoverySettings, Job, LogLine, S3Copy, Snapshot
+from cpm.lib.states import FleetKind, SnapshotStatus
+from cpm.models import (
+    AuditRecord,
+    ExploreSession,
+    FileLevelRecoverySettings,
+    FleetMember,
+    Job,
+    LogLine,
+    S3Copy,
+    Snapshot,
+    Step,
+)
 from cpm.services import explore_files, explore_sessions
 from tests import factories
 from tests.domain import exploring
@@ -97,6 +107,23 @@ def test_a_region_that_is_asked_for_is_where_it_is_read(world: World) -> None:
 
     assert session.snapshots == [dr.pk]
     assert set(downloaded(world, session, ["/"]).values()) == digests("fat12")
+
+
+def test_a_session_is_opened_where_its_data_is(world: World) -> None:
+    backup, row = back_up_image(world, "fat12")
+    copy_to_s3(world, row)
+    number = world.account.account_number
+    [near, far] = [f"s3@{number}:us-east-1", "s3@210987654321:us-east-1"]
+    now = timezone.now()
+    FleetMember.objects.create(
+        name="near", kind=FleetKind.WORKER, queues=[near, far], started_at=now, last_seen_at=now
+    )
+
+    for status in (SnapshotStatus.COMPLETED, SnapshotStatus.DELETED):
+        Snapshot.objects.filter(pk=row.pk).update(status=status)
+        explore_sessions.create(actor=world.actor, backup_record=backup.pk, now=now)
+
+    assert list(Step.objects.filter(kind="explore.open").values_list("queue", flat=True)) == [near, near]
 
 
 def test_an_archive_is_explored_once_it_is_retrieved(world: World) -> None:
