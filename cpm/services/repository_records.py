@@ -135,7 +135,13 @@ class Group:
             policy.s3_repository = self.row
             policy.s3_keep_by_generations = True
             policy.s3_generations = policy_s3.LIMITS["s3_generations"][1]
-            policy.save(update_fields=["s3_repository", "s3_keep_by_generations", "s3_generations"])
+            longest = policy_s3.LONGEST
+            policy.archive_keep, policy.archive_keep_unit = longest.count, longest.unit
+            policy.save(
+                update_fields=[
+                    "s3_repository", "s3_keep_by_generations", "s3_generations", "archive_keep", "archive_keep_unit"
+                ]
+            )  # fmt: skip
         return policy
 
     def _existing(self) -> Backup | None:

@@ -182,6 +182,9 @@ def test_archives_come_back_as_archives(world: World) -> None:
     assert made.copy_id == copy.copy_id and made.archived_at is not None
     again = Backup.objects.get()
     assert (again.status, again.archive_status, again.s3_copy_status) == ("G", "S", "D")
+    # Nobody has chosen how long archives are kept: the usual time would end some with the next cleanup.
+    assert again.policy is not None
+    assert (again.policy.archive_keep, again.policy.archive_keep_unit) == (100, "Y")
 
 
 def test_damaged_manifests_and_missing_copies_are_named(world: World) -> None:
