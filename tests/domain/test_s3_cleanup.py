@@ -5,6 +5,7 @@ from functools import partial
 from typing import Any
 
 import pytest
+from django.urls import reverse
 from django.utils import timezone
 
 from cpm.flows import repositories as flow
@@ -30,6 +31,7 @@ from cpm.repository.prune import prune
 from cpm.services import backup_deletion, cleanup, freezer, policies, repositories, s3_operations
 from tests import factories
 from tests.domain import copying, stored
+from tests.domain.test_admin import client_of
 from tests.domain.world import World
 from tests.repository.world import AT_ONCE
 
@@ -460,3 +462,21 @@ def test_the_log_of_cleanups_in_s3_goes_after_its_time(world: World) -> None:
 
     lines = LogLine.objects.filter(subject_type__in=("s3_cleanup", "archive", "repository"))
     assert list(lines.values_list("message", flat=True)) == ["6"] * 3
+
+
+def test_the_admin_shows_the_log_of_a_cleanup_and_stops_one(world: World) -> None:
+    row = copying.repository(world)
+    policy = policy_of(world, row)
+    copied(policy, row, 2, 2)
+    copied(policy, row, 1, 4)
+    clean(world)
+    client = client_of(world.user)
+
+    page = client.get(reverse("admin:cpm_job_change", args=[Job.objects.get(kind="s3_cleanup").pk]))
+    assert "the copies of 1 backups in S3 have expired" in page.content.decode()
+
+    running = Job.objects.create(kind="s3_cleanup", subject_type="s3_cleanup", subject_id=policy.pk, state="running")
+    Policy.objects.filter(pk=policy.pk).update(s3_job=running)
+    client.post(reverse("admin:cpm_policy_abort_in_s3", args=[policy.pk]))
+    running.refresh_from_db()
+    assert running.abort_requested_at is not None
