@@ -155,7 +155,9 @@ def content(*, actor: Actor, session: ExploreSession, path: str) -> "tuple[Entry
 
 
 def _record(actor: Actor, session: ExploreSession, chosen: Sequence[str]) -> None:
-    names = ", ".join(chosen[:NAMES_RECORDED])
+    # A name from the command line need not be text, which the database refuses.
+    shown = [paths.display(name.encode("utf-8", "surrogateescape")) for name in chosen[:NAMES_RECORDED]]
+    names = ", ".join(shown)
     more = f" and {len(chosen) - NAMES_RECORDED} more" if len(chosen) > NAMES_RECORDED else ""
     text = f"Downloaded {names}{more} of backup {session.backup_id} in session {session.pk}."
     with transaction.atomic():

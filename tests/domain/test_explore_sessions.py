@@ -166,6 +166,21 @@ def test_no_path_leads_out_of_the_session_and_no_link_is_followed(world: World) 
         downloaded(world, session, ["/"] * 1001)
 
 
+def test_a_name_that_is_no_text_can_be_downloaded_as_the_command_line_gives_it(world: World) -> None:
+    backup, row = back_up_image(world, "ext4")
+    session = explore(world, backup)
+    path = f"/{row.source_id}/".encode() + b"latin-\xe9\xff.txt"
+
+    _, stream = explore_files.content(
+        actor=world.actor, session=session, path=path.decode("utf-8", "surrogateescape")
+    )
+
+    with closing(stream):
+        assert b"".join(stream) == b"odd latin-\xe9\xff.txt"
+    text = AuditRecord.objects.get(event_type="explore_session.downloaded").log
+    assert "latin-\ufffd\ufffd.txt" in text
+
+
 def test_folders_are_shown_down_to_the_depth_and_searched(world: World) -> None:
     backup, row = back_up_image(world, "fat12")
     session = explore(world, backup)
