@@ -162,7 +162,9 @@ def poll_group(context: StepContext, what: str) -> str:
 def until_listed(context: StepContext, step: Step) -> None:
     """Raise NotYet until AWS's lists surely show what an interrupted run of that step may have made."""
     cursor = step.cursor if isinstance(step.cursor, dict) else {}
-    began = step.intent_at or (datetime.fromisoformat(cursor["began"]) if "began" in cursor else None)
+    moments = [step.intent_at, datetime.fromisoformat(cursor["began"]) if "began" in cursor else None]
+    # A step that has begun anew remembers what it made first, and when it began again.
+    began = max((moment for moment in moments if moment is not None), default=None)
     if began is not None and lists_lag(context, began):
         seconds = (began + timedelta(seconds=settings.CPM_AWS_LIST_LAG_SECONDS) - context.now).total_seconds()
         raise NotYet(Wait(seconds, message="Looking for what an interrupted step may have made."))

@@ -1,11 +1,15 @@
 """Recovery from S3 against the simulated AWS: volumes and instances whose native snapshots are gone."""
 
 import time
+from datetime import timedelta
+from types import SimpleNamespace
 
 import pytest
+from django.utils import timezone
 
-from cpm.flows import stray_rules, strays
+from cpm.flows import recover_base, stray_rules, strays
 from cpm.flows.s3 import restore, restore_blocks, retrieve
+from cpm.jobs.context import NotYet
 from cpm.lib.errors import Conflict, PreconditionFailed
 from cpm.models import Backup, Job, Policy, Recovery, S3Copy, Step
 from cpm.repository.errors import StoreUnavailable
@@ -210,13 +214,44 @@ def test_a_snapshot_that_aws_dropped_is_written_again_once(world, aws, monkeypat
     assert left_over(world, kept=set(ids(recovery))) == []
 
 
+def test_a_snapshot_that_ec2_does_not_show_yet_is_not_taken_for_dropped(world, aws, monkeypatch, settings):
+    settings.CPM_AWS_LIST_LAG_SECONDS = 2
+    volume, row, _ = copy_of_volume(world, aws)
+    aws.fault(service="ec2", action="DescribeSnapshots", list_lag_seconds=1.5)
+    whole, refusals = restore.restore_part, [True]
+
+    def part(reader, ebs, snapshot, *more):
+        if refusals:
+            refusals.pop()
+            ebs.get_block(snapshot, 0, "a snapshot that is not complete is refused")
+        return whole(reader, ebs, snapshot, *more)
+
+    monkeypatch.setattr(restore, "restore_part", part)
+    recovery = recover(world, row)
+
+    assert aws.fingerprint(ids(recovery)[0]) == aws.fingerprint(volume)
+    assert not any("dropped" in line for line in log(recovery))
+
+
+def test_what_a_second_beginning_may_have_left_is_waited_for_before_it_is_looked_for(settings):
+    settings.CPM_AWS_LIST_LAG_SECONDS = 60
+    now = timezone.now()
+    context = SimpleNamespace(now=now)
+    first = now - timedelta(hours=1)
+
+    recover_base.until_listed(context, Step(intent_at=first, cursor={"began": first.isoformat()}))
+    with pytest.raises(NotYet):
+        recover_base.until_listed(context, Step(intent_at=first, cursor={"began": now.isoformat()}))
+
+
 def drop_at_writing(world, monkeypatch):
     """As often as the list says, somebody removes the snapshot that a slice is about to write, as AWS would."""
-    whole, drops = restore._slice, []
+    whole, drops, dropped = restore._slice, [], set()
 
     def slice_of(context, ebs, reader, snapshot):
-        if drops:
+        if drops and snapshot not in dropped:
             drops.pop()
+            dropped.add(snapshot)
             world.aws.client("ec2").delete_snapshot(SnapshotId=snapshot)
         return whole(context, ebs, reader, snapshot)
 

@@ -196,11 +196,16 @@ def _state(context: StepContext, shown: Mapping[str, Any] | None) -> Outcome:
 
 
 def _dropped(context: StepContext) -> str | None:
-    """Why AWS does not take any more of the snapshot; None if EC2 shows it in good order."""
+    """Why AWS does not take any more of the snapshot; None if EC2 shows it in good order.
+
+    Raises NotYet while it may be too new for EC2's lists.
+    """
     snapshot = (context.cursor or {}).get("snapshot")
     if not snapshot:
         return None
     shown = describe_snapshots(ec2(context), [snapshot]).get(snapshot)
+    if shown is None and lists_lag(context, began_at(context)):
+        raise NotYet(polling.again(context.now, message=f"Waiting for {snapshot} to appear."))
     if shown is not None and shown["State"] != "error":
         return None
     return shown.get("StateMessage") or "AWS reports an error" if shown else "it is gone"
