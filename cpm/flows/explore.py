@@ -101,7 +101,7 @@ def open_session(context: StepContext) -> Outcome:
     finally:
         opened.close()
     _tell(context, chosen, volumes)
-    if not any(not one.why_not for one in volumes):
+    if all(one.why_not for one in volumes):
         return Failed(_nothing(volumes))
     return Done(write=lambda: _opened(row.pk, list(chosen.values())))
 

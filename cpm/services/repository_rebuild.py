@@ -100,7 +100,25 @@ def _opened(
     take_over: bool,
     name: str,
 ) -> tuple[S3Repository, Repository]:
-    prefix = f"{folder.strip('/')}/"
+    row = _row(account, bucket, region, f"{folder.strip('/')}/", name)
+    with repositories.refusing():
+        s3 = gateway.client(identity_of(row.account, session=SESSION), "s3", row.aws_region)
+        repositories.check_place(s3, row)
+    with repositories.reading(row):
+        try:
+            repository = open_repository(flow.store_of(row, session=SESSION), secret)
+        except WrongSecret as error:
+            raise PreconditionFailed(
+                "wrong_secret", f"No key slot of {bucket}/{row.prefix} opens with it: {error}"
+            ) from error
+        _own(row, repository, take_over)
+        if row.pk is None or not _opens(row, repository):
+            _adopt(actor, row, repository)
+    return row, repository
+
+
+def _row(account: Account, bucket: str, region: str, prefix: str, name: str) -> S3Repository:
+    """The record of that place, or a new one that is not stored. Raises `ValidationFailed`."""
     row = (
         S3Repository.objects.filter(aws_bucket_name=bucket, prefix=prefix)
         .select_related("account", "user")
@@ -123,20 +141,7 @@ def _opened(
     )
     if name_problems(row.name):
         raise ValidationFailed({"name": name_problems(row.name)})
-    with repositories.refusing():
-        s3 = gateway.client(identity_of(row.account, session=SESSION), "s3", row.aws_region)
-        repositories.check_place(s3, row)
-    with repositories.reading(row):
-        try:
-            repository = open_repository(flow.store_of(row, session=SESSION), secret)
-        except WrongSecret as error:
-            raise PreconditionFailed(
-                "wrong_secret", f"No key slot of {bucket}/{prefix} opens with it: {error}"
-            ) from error
-        _own(row, repository, take_over)
-        if row.pk is None or not _opens(row, repository):
-            _adopt(actor, row, repository)
-    return row, repository
+    return row
 
 
 def _own(row: S3Repository, repository: Repository, take_over: bool) -> None:
