@@ -30,8 +30,7 @@ from cpm.repository.reader import Reader
 from cpm.repository.repository import Repository
 from cpm.repository.writer import CopyWriter
 
-KIND = "archive"
-SUBJECT = "archive"
+KIND = SUBJECT = "archive"
 BEGIN, COPY, FINISH = "archive.begin", "archive.copy", "archive.finish"
 QUEUE = "s3"
 QUEUES = {BEGIN: QUEUE}

@@ -27,8 +27,7 @@ from cpm.jobs.queue import JobSpec
 from cpm.lib.states import CopyStatus, RetentionUnit, RunIf, Severity, StepState, Tier
 from cpm.models import Backup, Job, Policy, S3Copy, S3Repository, Step
 
-KIND = "s3_cleanup"
-SUBJECT = "s3_cleanup"
+KIND = SUBJECT = "s3_cleanup"
 PLAN, DELETE, FINISH = "s3_cleanup.plan", "s3_cleanup.delete", "s3_cleanup.finish"
 QUEUE = "s3"
 QUEUES = {PLAN: QUEUE}
