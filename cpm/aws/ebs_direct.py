@@ -29,6 +29,8 @@ from cpm.aws.signing import UNSIGNED, path_of, query_of
 
 BLOCK = 512 * 1024
 PAGE = 10_000
+# More blocks than are under way at once.
+BEHIND = 256
 """Blocks of one page of a list, the most that AWS gives."""
 # With tokens of some hundred characters a page of changed blocks has several megabytes.
 _LONGEST_PAGE = 32 * 1024 * 1024
@@ -278,7 +280,10 @@ class EbsDirect:
 
 
 class _Tokens:
-    """Tokens that took the place of expired ones: a page of them, renewed where it ends."""
+    """Tokens that took the place of expired ones: a page of them, renewed where it ends.
+
+    Blocks that were asked for before, and whose refusal comes later, are on the same page.
+    """
 
     def __init__(self, ebs: EbsDirect, snapshot: str) -> None:
         self._ebs = ebs
@@ -295,7 +300,7 @@ class _Tokens:
             known = self._page.get(index)
             if known is not None and known != refused:
                 return known
-            listed = self._ebs.list_blocks(self._snapshot, index)
+            listed = self._ebs.list_blocks(self._snapshot, max(0, index - BEHIND))
             page = dict(islice(listed, PAGE))
             self._page = page
             found = page.get(index)

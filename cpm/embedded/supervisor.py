@@ -51,7 +51,7 @@ class Part:
     env: Mapping[str, str]
     ready: Callable[[], bool] = lambda: True
     ready_line: str = ""
-    ready_within: float = 60.0
+    ready_within: float = 180.0
     stop_signal: signal.Signals = signal.SIGTERM
     stop_within: float = 15.0
     death_signal: signal.Signals = signal.SIGTERM

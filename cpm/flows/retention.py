@@ -1,22 +1,19 @@
-"""Cleanup: finds backups that have outlived their policy, has them deleted, and drops old records.
+"""Cleanup: finds backups that have outlived their policy and has them deleted.
 
 Runs at the server's interval, after a "run now" (for that policy) and on demand.
 """
 
 from collections.abc import Iterable
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from django.db.models import Q, QuerySet
 
-from cpm.flows import alerting, audit_retention, deletion, notify, remains, repositories, uses
+from cpm.flows import alerting, deletion, remains, uses
 from cpm.flows.backup_rules import good_enough
 from cpm.flows.retention_rules import Candidate, judge
-from cpm.flows.s3 import archive
-from cpm.flows.s3 import cleanup as s3_cleanup
 from cpm.jobs import queue
 from cpm.jobs.context import StepContext
 from cpm.jobs.kinds import Done, Outcome, StepKind, StepSpec
-from cpm.jobs.states import FINAL_JOB_STATES
 from cpm.lib.states import (
     BACKUP_RUNNING,
     BACKUP_WITH_SNAPSHOTS,
@@ -26,14 +23,13 @@ from cpm.lib.states import (
     SnapshotStatus,
     StepState,
 )
-from cpm.models import Backup, Job, LogLine, Policy, S3Copy, ServerSettings, Snapshot, Step
+from cpm.models import Backup, Job, Policy, ServerSettings, Snapshot, Step
 
 KIND = "cleanup"
 SUBJECT = "cleanup"
 QUEUE = "control"
 DR_OPEN = (DrStatus.PENDING, DrStatus.IN_PROGRESS)
 DR_CLEAN = (DrStatus.NONE, DrStatus.SKIPPED, DrStatus.COMPLETED)
-PURGE_BATCH = 500
 
 
 def request(*, now: datetime, policy_id: int | None = None) -> Job:
@@ -141,37 +137,9 @@ def _unneeded_initial_amis() -> QuerySet[Snapshot]:
     )
 
 
-def purge(context: StepContext) -> Outcome:
-    """Drop records, logs and jobs that are older than the settings keep them. Nothing in AWS is touched."""
-    server = ServerSettings.current()
-    before = context.now - timedelta(days=server.keep_deleted_backup_records)
-    with context.fenced():
-        live = Snapshot.objects.exclude(status=SnapshotStatus.DELETED).exclude(aws_id="")
-        copied = S3Copy.objects.filter(status__in=remains.LIVING)
-        gone = Backup.objects.filter(deleted_at__lt=before, is_freezer_item=False).exclude(
-            Q(pk__in=live.values("backup_id")) | Q(pk__in=copied.values("backup_id"))
-        )
-        ids = list(gone.values_list("pk", flat=True)[:PURGE_BATCH])
-        Backup.objects.filter(pk__in=ids).delete()
-        LogLine.objects.filter(subject_type="backup", subject_id__in=ids).delete()
-        old_jobs = Job.objects.filter(finished_at__lt=before, state__in=FINAL_JOB_STATES)
-        jobs = list(old_jobs.values_list("pk", flat=True)[:PURGE_BATCH])
-        Job.objects.filter(pk__in=jobs).delete()
-        # What goes on for ever; other lines go with what they are about.
-        logs = (SUBJECT, s3_cleanup.SUBJECT, archive.SUBJECT, repositories.SUBJECT, notify.SUBJECT)
-        LogLine.objects.filter(subject_type__in=logs, time__lt=before).delete()
-        oldest = context.now - timedelta(days=server.keep_user_audit_logs_days)
-        audited = audit_retention.purge(before=oldest, now=context.now)
-    if ids:
-        context.log(f"Removed {len(ids)} records of backups that were deleted before {before:%Y-%m-%d}.")
-    if audited:
-        context.log(f"Removed {audited} audit records from before {oldest:%Y-%m-%d}.")
-    return Done()
-
-
 KINDS = (
     StepKind("cleanup.plan", QUEUE, plan),
-    StepKind("cleanup.purge", QUEUE, purge),
     *deletion.KINDS,
 )
-QUEUES = {kind.name: kind.queue for kind in KINDS}
+# Old records go after every cleanup (`cpm.flows.old_records`).
+QUEUES = {kind.name: kind.queue for kind in KINDS} | {"cleanup.purge": QUEUE}

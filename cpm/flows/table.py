@@ -7,6 +7,7 @@ from cpm.flows import (
     errors,
     explore,
     notify,
+    old_records,
     recover,
     repositories,
     retention,
@@ -18,7 +19,7 @@ from cpm.jobs.kinds import Engine, table
 
 ENGINE = Engine(
     kinds=table(
-        *backup.KINDS, *catalogue_tags.KINDS, *dr_copy.KINDS, *retention.KINDS, *recover.KINDS, *strays.KINDS,
+        *backup.KINDS, *catalogue_tags.KINDS, *dr_copy.KINDS, *retention.KINDS, *old_records.KINDS, *recover.KINDS, *strays.KINDS,
         *notify.KINDS, *repositories.KINDS, *copy.KINDS, *worker_test.KINDS, *explore.KINDS,
         *archive.KINDS, *cleanup.KINDS, *deletion.KINDS, *pruning.KINDS, *verification.KINDS,
     ),
