@@ -188,7 +188,7 @@ CPM_AWS_LIST_LAG_SECONDS = float(os.environ.get("CPM_AWS_LIST_LAG_SECONDS", "60"
 # Copies to S3: how much of a volume one worker takes at a time, and how long it works on it before others get a turn.
 CPM_S3_PART_GIB = float(os.environ.get("CPM_S3_PART_GIB", "32"))
 CPM_S3_SLICE_SECONDS = float(os.environ.get("CPM_S3_SLICE_SECONDS", "60"))
-# How long a step must have ended before what it did not count is taken for a stray (cpm.flows.stray_rules).
+# How long a step must have ended before what it did not count is taken for a stray (cpm.flows.cleanup.stray_rules).
 CPM_STRAY_SETTLED_SECONDS = float(os.environ.get("CPM_STRAY_SETTLED_SECONDS", "3600"))
 
 CPM_AWS_ENDPOINT_URL = os.environ.get("CPM_AWS_ENDPOINT_URL", "")

@@ -12,7 +12,7 @@ from unfold.decorators import action
 from unfold.widgets import UnfoldAdminPasswordWidget, UnfoldAdminTextInputWidget, UnfoldBooleanSwitchWidget
 
 from cpm.admin.base import ServiceAdmin, ServiceForm, actor_of, log_table
-from cpm.flows import notify
+from cpm.flows.messages import notify
 from cpm.lib.errors import ValidationFailed
 from cpm.lib.states import Authentication
 from cpm.models import Actor, EmailIdentity, Notification

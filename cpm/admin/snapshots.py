@@ -11,7 +11,7 @@ from unfold.paginator import InfinitePaginator
 
 from cpm import permissions
 from cpm.admin.base import BAD, BUSY, GOOD, IDLE, ScopedAdmin, actor_of
-from cpm.flows.recover_volume_attach import BEHAVIOURS
+from cpm.flows.recoveries.recover_volume_attach import BEHAVIOURS
 from cpm.lib.errors import PreconditionFailed
 from cpm.lib.states import SnapshotKind, SnapshotStatus
 from cpm.models import Account, Region, Snapshot

@@ -1,7 +1,7 @@
 """How a backup, a recovery or a job stands, read from its rows for `--watch`."""
 
 from cpm.commands.terminal import Bar, Picture
-from cpm.flows.uses import OPEN_COPIES
+from cpm.flows.cleanup.uses import OPEN_COPIES
 from cpm.jobs.states import FINAL_JOB_STATES, FINAL_STEP_STATES
 from cpm.lib.states import (
     BACKUP_RUNNING,

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from cpm.aws import block_io_actions, iam_policy
 from cpm.aws.iam_policy import Document, IamAction, tag_only_on_create, tagged_as_ours, tagging_as_ours
-from cpm.flows import recover_actions
+from cpm.flows.recoveries import recover_actions
 from cpm.notifications import senders, topics
 from cpm.resources.registry import TYPES
 

@@ -2,7 +2,7 @@
 
 from django.db import migrations, models
 
-# Sealing fills seal, position and mac of a row, once. Retention says so before it deletes (cpm.flows.audit_retention).
+# Sealing fills seal, position and mac of a row, once. Retention says so before it deletes (cpm.flows.cleanup.audit_retention).
 # There is no trigger against TRUNCATE: tests and restores empty all tables. `cpm audit verify --head` shows it.
 FORWARD = """
 CREATE FUNCTION cpm_audit_record_guard() RETURNS trigger LANGUAGE plpgsql AS $$

@@ -13,7 +13,7 @@ from django.db import models
 from orjson import loads
 
 from cpm import permissions
-from cpm.flows.audit_retention import SERVER
+from cpm.flows.cleanup.audit_retention import SERVER
 from cpm.lib.secrets import is_secret_name, scrub_text
 from cpm.lib.states import Role
 from cpm.models import (

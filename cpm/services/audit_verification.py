@@ -11,7 +11,7 @@ from typing import Any
 from django.db import transaction
 from django.db.models import QuerySet
 
-from cpm.flows.audit_retention import PURGED, THROUGH
+from cpm.flows.cleanup.audit_retention import PURGED, THROUGH
 from cpm.models import AuditRecord, AuditSeal
 from cpm.services.audit_chain import (
     COLUMNS,

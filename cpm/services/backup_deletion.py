@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from django.db import transaction
 from django.db.models import QuerySet
 
-from cpm.flows import deletion, remains, uses
+from cpm.flows.cleanup import deletion, remains, uses
 from cpm.flows.s3 import deletion as s3_deletion
 from cpm.flows.table import QUEUES
 from cpm.jobs import queue

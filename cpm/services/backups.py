@@ -6,8 +6,8 @@ from datetime import datetime
 
 from django.db import transaction
 
-from cpm.flows import backup as backup_flow
-from cpm.flows import dr_copy
+from cpm.flows.backups import backup as backup_flow
+from cpm.flows.dr import dr_copy
 from cpm.flows.table import QUEUES
 from cpm.jobs import queue
 from cpm.jobs.states import FINAL_JOB_STATES

@@ -15,9 +15,10 @@ from django.db import connection, models, transaction
 from cpm import permissions
 from cpm.aws import gateway
 from cpm.aws.errors import AwsError
-from cpm.flows import catalogue_scan, tags
-from cpm.flows.catalogue_scan import Found
+from cpm.flows import tags
 from cpm.flows.identities import account_number_of, identity_of
+from cpm.flows.server import catalogue_scan
+from cpm.flows.server.catalogue_scan import Found
 from cpm.lib.errors import PreconditionFailed, ValidationFailed
 from cpm.lib.names import SERVER_DATA, name_problems
 from cpm.lib.states import Role

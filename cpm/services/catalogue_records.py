@@ -5,8 +5,8 @@ from datetime import datetime
 from typing import Any
 
 from cpm.flows import tags
-from cpm.flows.catalogue_scan import Found, number_of
-from cpm.flows.deletion import IMAGES
+from cpm.flows.cleanup.deletion import IMAGES
+from cpm.flows.server.catalogue_scan import Found, number_of
 from cpm.lib.names import SERVER_DATA
 from cpm.lib.states import BackupStatus, DrStatus, SnapshotKind, SnapshotStatus
 from cpm.models import Account, Backup, Policy, Snapshot, Target

@@ -5,7 +5,7 @@ from datetime import datetime
 from django.db import transaction
 from django.db.models import Q
 
-from cpm.flows import remains, retention
+from cpm.flows.cleanup import remains, retention
 from cpm.flows.s3 import cleanup as s3_cleanup
 from cpm.flows.s3 import deletion, pruning
 from cpm.flows.table import QUEUES

@@ -9,7 +9,7 @@ import structlog
 from django.db import transaction
 from django.db.models import Q
 
-from cpm.flows import daily_summary, notify
+from cpm.flows.messages import daily_summary, notify
 from cpm.jobs import queue
 from cpm.models import Alert, Notification
 from cpm.notifications.daily import next_moment

@@ -21,7 +21,7 @@ from cpm.explore.archive import zip_stream
 from cpm.explore.errors import ExploreError, TooLarge, VolumeUnreadable
 from cpm.explore.filesystems import Entry
 from cpm.explore.sandbox import Session
-from cpm.flows.explore_open import HERE, opened
+from cpm.flows.explore_sessions.explore_open import HERE, opened
 from cpm.lib.errors import ValidationFailed
 from cpm.models import Actor, ExploreSession
 from cpm.services import audit, explore_sessions

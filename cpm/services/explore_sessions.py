@@ -11,8 +11,8 @@ from datetime import datetime, timedelta
 from django.db import transaction
 
 from cpm import permissions
-from cpm.flows import explore
-from cpm.flows.explore_open import HERE
+from cpm.flows.explore_sessions import explore
+from cpm.flows.explore_sessions.explore_open import HERE
 from cpm.flows.table import QUEUES
 from cpm.jobs import queue
 from cpm.lib.errors import PreconditionFailed, ValidationFailed

@@ -2,7 +2,7 @@
 
 from django.db import transaction
 
-from cpm.flows import deletion, remains
+from cpm.flows.cleanup import deletion, remains
 from cpm.flows.s3 import deletion as s3_deletion
 from cpm.flows.table import QUEUES
 from cpm.jobs import queue

@@ -14,8 +14,9 @@ from django.db import IntegrityError, transaction
 from cpm import permissions
 from cpm.aws import gateway
 from cpm.aws.errors import AwsError, BadCredentials
-from cpm.flows import notify, tags
+from cpm.flows import tags
 from cpm.flows.identities import encrypt_secret, identity_behind
+from cpm.flows.messages import notify
 from cpm.lib.errors import NON_FIELD, Conflict, ValidationFailed
 from cpm.lib.names import Problem
 from cpm.lib.states import Authentication

@@ -10,8 +10,8 @@ from django.db import transaction
 from cpm import permissions
 from cpm.aws import gateway
 from cpm.aws.proxy import Proxy, ProxyTrouble
-from cpm.flows import worker_proxy
 from cpm.flows.identities import decrypt_secret, encrypt_secret
+from cpm.flows.workers import worker_proxy
 from cpm.lib.errors import NON_FIELD, ValidationFailed
 from cpm.lib.names import Problem
 from cpm.models import Actor, ProxySettings

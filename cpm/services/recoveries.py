@@ -8,8 +8,8 @@ from typing import Any
 from django.db import transaction
 
 from cpm import permissions
-from cpm.flows import recover
 from cpm.flows.identities import encrypt_secret
+from cpm.flows.recoveries import recover
 from cpm.flows.s3.restore_plan import copies_of
 from cpm.jobs import queue
 from cpm.lib.errors import Conflict, PreconditionFailed, ValidationFailed

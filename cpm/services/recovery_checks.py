@@ -11,8 +11,13 @@ from typing import Any
 from django.db.models import Q
 
 from cpm import permissions
-from cpm.flows import recover_instance, recover_instance_image, recover_instance_volumes, recover_sources
-from cpm.flows.recover_volume_attach import BEHAVIOURS
+from cpm.flows.recoveries import (
+    recover_instance,
+    recover_instance_image,
+    recover_instance_volumes,
+    recover_sources,
+)
+from cpm.flows.recoveries.recover_volume_attach import BEHAVIOURS
 from cpm.lib.errors import PreconditionFailed, ValidationFailed
 from cpm.lib.states import BACKUP_RUNNING, BackupStatus, SnapshotKind, SnapshotStatus
 from cpm.models import Account, Actor, Region, Snapshot

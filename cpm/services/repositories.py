@@ -16,8 +16,8 @@ from cpm import permissions
 from cpm.aws import errors as aws_errors
 from cpm.aws.errors import AwsError
 from cpm.aws.gateway import AwsClient, client
-from cpm.flows import repositories as flow
 from cpm.flows.identities import encrypt_secret, identity_of
+from cpm.flows.s3 import repositories as flow
 from cpm.flows.s3 import verification
 from cpm.flows.s3.verification import Verification
 from cpm.flows.table import QUEUES

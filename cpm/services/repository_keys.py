@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from django.db import transaction
 
 from cpm import permissions
-from cpm.flows import repositories as flow
 from cpm.flows.identities import encrypt_secret
+from cpm.flows.s3 import repositories as flow
 from cpm.lib.errors import NotAllowed, PreconditionFailed
 from cpm.models import Actor, S3Repository
 from cpm.repository.keys import RawKey, Secret, Slot

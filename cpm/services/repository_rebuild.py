@@ -16,9 +16,9 @@ from django.db import transaction
 from cpm import permissions
 from cpm.aws import gateway
 from cpm.aws.errors import AwsError
-from cpm.flows import catalogue_scan
-from cpm.flows import repositories as flow
 from cpm.flows.identities import account_number_of, encrypt_secret, identity_of
+from cpm.flows.s3 import repositories as flow
+from cpm.flows.server import catalogue_scan
 from cpm.lib.errors import PreconditionFailed, ValidationFailed
 from cpm.lib.names import name_problems
 from cpm.lib.secrets import KeyFileError, SecretUnreadable

@@ -10,8 +10,8 @@ from django.db import transaction
 
 from cpm.aws.errors import AwsError
 from cpm.aws.gateway import client
-from cpm.flows import repositories as flow
 from cpm.flows.identities import identity_of
+from cpm.flows.s3 import repositories as flow
 from cpm.lib.errors import ValidationFailed
 from cpm.lib.states import Encryption, LockMode, VerifyDepth
 from cpm.models import Actor, S3Repository

@@ -8,9 +8,9 @@ from django.db import models, transaction
 from django.db.models import QuerySet
 
 from cpm import permissions
-from cpm.flows import recover_base
+from cpm.flows.cleanup.uses import COPY_JOB
+from cpm.flows.recoveries import recover_base
 from cpm.flows.s3 import archive, cleanup, copy, operation
-from cpm.flows.uses import COPY_JOB
 from cpm.jobs import queue
 from cpm.lib.errors import Conflict, NotFound
 from cpm.models import Actor, Backup, Job, Policy

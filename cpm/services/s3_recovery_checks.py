@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from cpm.flows import recover_instance_volumes
+from cpm.flows.recoveries import recover_instance_volumes
 from cpm.flows.s3 import restore_plan
 from cpm.lib.errors import PreconditionFailed
 from cpm.lib.states import DeletionStatus, RetrievalTier, SnapshotKind, SnapshotStatus, Tier

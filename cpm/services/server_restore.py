@@ -1,4 +1,4 @@
-"""A server's database brought back from its own backup (see `cpm.flows.server_dump` for what is in it).
+"""A server's database brought back from its own backup (see `cpm.flows.server.server_dump` for what is in it).
 
 There is no actor: whoever can run this holds the database, which has no users yet.
 """
@@ -12,8 +12,8 @@ from psycopg import sql
 
 from cpm.aws import gateway
 from cpm.aws.identity import Identity
-from cpm.flows import server_dump, server_snapshot
-from cpm.flows.server_dump import BadDump, Dump, Reader
+from cpm.flows.server import server_dump, server_snapshot
+from cpm.flows.server.server_dump import BadDump, Dump, Reader
 from cpm.lib.errors import PreconditionFailed
 from cpm.lib.states import Role
 from cpm.models import Actor, ServerSettings, User

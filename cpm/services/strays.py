@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 import structlog
 from django.db import transaction
 
-from cpm.flows import strays
+from cpm.flows.cleanup import strays
 from cpm.jobs import queue
 from cpm.models import Account, Job, Snapshot, Step
 

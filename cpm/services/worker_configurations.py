@@ -14,9 +14,9 @@ from django.db import transaction
 from django.db.models import QuerySet
 
 from cpm import permissions
-from cpm.flows import worker_test as flow
 from cpm.flows.identities import encrypt_secret
 from cpm.flows.table import QUEUES
+from cpm.flows.workers import worker_check as flow
 from cpm.jobs import queue
 from cpm.lib.errors import NotFound, ValidationFailed
 from cpm.lib.names import Problem

@@ -11,7 +11,7 @@ import pytest
 
 from cpm.aws import gateway
 from cpm.explore.errors import SourceFailed
-from cpm.flows.explore_open import HERE
+from cpm.flows.explore_sessions.explore_open import HERE
 from cpm.flows.identities import encrypt_secret
 from cpm.models import ExploreSession, Job
 from cpm.services import explore_files

@@ -1,7 +1,7 @@
 import pytest
 
-from cpm.flows import worker_tags as flow
 from cpm.flows.tags import MOST_TAGS
+from cpm.flows.workers import worker_tags as flow
 from cpm.lib.states import Role
 from cpm.models import AuditRecord, WorkerTag
 from tests import factories

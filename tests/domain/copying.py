@@ -7,7 +7,7 @@ from typing import Any
 from django.utils import timezone
 
 from cpm.aws.ebs_direct import BLOCK
-from cpm.flows import repositories as flow
+from cpm.flows.s3 import repositories as flow
 from cpm.flows.table import ENGINE
 from cpm.jobs import leases, runner, sweeper
 from cpm.models import Backup, Job, Policy, S3Copy, S3Repository

@@ -10,10 +10,10 @@ from dataclasses import replace
 from django.utils import timezone
 
 from cpm.aws.ebs_direct import EbsDirect
-from cpm.flows.explore_open import HERE
+from cpm.flows.explore_sessions.explore_open import HERE
 from cpm.flows.identities import identity_of
-from cpm.flows.repositories import opened
 from cpm.flows.s3 import records
+from cpm.flows.s3.repositories import opened
 from cpm.lib.states import SnapshotKind, SnapshotStatus, Tier
 from cpm.models import Backup, ExploreSession, S3Copy, S3Repository, Snapshot
 from cpm.repository.archiving import CopySource

@@ -6,9 +6,9 @@ from typing import Any
 from django.utils import timezone
 
 from cpm.aws.ebs_direct import BLOCK, EbsDirect
-from cpm.flows import repositories as flow
 from cpm.flows.identities import identity_of
 from cpm.flows.s3 import records
+from cpm.flows.s3 import repositories as flow
 from cpm.models import Backup, Recovery, S3Copy, S3Repository, Snapshot
 from cpm.repository.copying import copy_volume
 from cpm.services import recoveries

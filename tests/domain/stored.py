@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from django.utils import timezone
 
-from cpm.flows import repositories as flow
 from cpm.flows.s3 import records
+from cpm.flows.s3 import repositories as flow
 from cpm.lib.states import BackupStatus, CopyStatus, SnapshotKind, SnapshotStatus
 from cpm.models import Backup, Policy, S3Copy, S3Repository, Snapshot
 from cpm.repository.blocks import BLOCK_BYTES

@@ -5,7 +5,8 @@ from typing import Any
 
 from django.utils import timezone
 
-from cpm.flows import strays, tags
+from cpm.flows import tags
+from cpm.flows.cleanup import strays
 from cpm.lib.states import AmiOption
 from cpm.models import Job, Snapshot, Step
 from cpm.services import strays as service

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from django.utils import timezone
 
-from cpm.flows import repositories as flow
 from cpm.flows.s3 import archive, pruning
 from cpm.flows.s3 import deletion as s3_deletion
+from cpm.flows.s3 import repositories as flow
 from cpm.models import Alert, Backup, Job, LogLine, Policy, Recovery, S3Copy, S3Repository
 from cpm.repository import manifest
 from cpm.repository.archiving import packs_of, retrieve

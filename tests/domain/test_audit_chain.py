@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from django.db import DatabaseError, connection, connections, transaction
 
-from cpm.flows import audit_retention
+from cpm.flows.cleanup import audit_retention
 from cpm.flows.identities import encrypt_secret
 from cpm.lib.secrets import SecretUnreadable, load_keys
 from cpm.models import Actor, AuditKey, AuditRecord, AuditSeal

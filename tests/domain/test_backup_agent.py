@@ -8,7 +8,7 @@ import pytest
 from django.utils import timezone
 
 from cpm.aws import gateway
-from cpm.flows import agent_commands
+from cpm.flows.backups import agent_commands
 from cpm.lib.states import AmiOption, WhichVolumes
 from cpm.models import Backup, LogLine, ScriptLog, Snapshot, Step
 from cpm.services import backups

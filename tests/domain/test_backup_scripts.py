@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from cpm.flows.backup_scripts import find_script
+from cpm.flows.backups.backup_scripts import find_script
 from cpm.lib.states import Role
 from cpm.models import ScriptLog, Step
 from tests import factories

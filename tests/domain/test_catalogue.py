@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import pytest
 from django.utils import timezone
 
-from cpm.flows import catalogue_tags
+from cpm.flows.server import catalogue_tags
 from cpm.lib.errors import PermissionDenied, PreconditionFailed, ValidationFailed
 from cpm.models import Account, Actor, Backup, Job, Policy, ServerSettings, Snapshot, Step, Target
 from cpm.models.base import new_ids

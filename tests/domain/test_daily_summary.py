@@ -9,7 +9,7 @@ import pytest
 from django.db import connections, transaction
 from django.utils import timezone
 
-from cpm.flows import dr_copy
+from cpm.flows.dr import dr_copy
 from cpm.lib import errors
 from cpm.lib.states import Role
 from cpm.models import Actor, Alert, Job, Notification, Policy

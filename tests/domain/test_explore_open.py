@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import pytest
 
-from cpm.flows.explore_open import Opened, Registry
+from cpm.flows.explore_sessions.explore_open import Opened, Registry
 from tests.simulated_aws import wait_for
 
 

@@ -12,7 +12,7 @@ import pytest
 from django.utils import timezone
 
 from cpm.explore.errors import PathNotFound, SessionClosed, SourceFailed
-from cpm.flows.explore_open import HERE
+from cpm.flows.explore_sessions.explore_open import HERE
 from cpm.flows.identities import encrypt_secret
 from cpm.lib.errors import NotFound, PreconditionFailed, ValidationFailed
 from cpm.lib.states import FleetKind, SnapshotStatus

@@ -7,8 +7,8 @@ import pytest
 from django.db import connections
 from django.utils import timezone
 
-from cpm.flows import alerting, notify
 from cpm.flows.identities import decrypt_secret, encrypt_secret
+from cpm.flows.messages import alerting, notify
 from cpm.lib import errors
 from cpm.lib.states import Role
 from cpm.models import (

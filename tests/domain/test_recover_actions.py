@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 
 from cpm.aws.block_io_actions import WRITE_SNAPSHOTS
-from cpm.flows import recover_actions
+from cpm.flows.recoveries import recover_actions
 
-FLOWS = Path(recover_actions.__file__).parent
+RECOVERIES = Path(recover_actions.__file__).parent
+CPM = RECOVERIES.parents[1]
 # Called through the gateway's own functions and the client of block I/O, or by AWS on the caller's behalf.
 BLOCK_IO = {action.action for action in WRITE_SNAPSHOTS}
 INDIRECT = {"sts:GetCallerIdentity", "iam:PassRole", *BLOCK_IO}
@@ -17,7 +18,7 @@ VERBS = re.compile(r"\.(?:call|paginate)\(\s*\"([A-Za-z]+)\"")
 
 def called() -> set[str]:
     found = set()
-    for path in [*FLOWS.glob("recover_*.py"), FLOWS / "dr_keys.py", FLOWS.parent / "resources" / "ec2_capture.py"]:
+    for path in [*RECOVERIES.glob("*.py"), CPM / "flows/dr/dr_keys.py", CPM / "resources/ec2_capture.py"]:
         if path.name != "recover_actions.py":
             found |= set(VERBS.findall(path.read_text()))
     return found - {"DescribeInstanceAttribute"}  # belongs to the backup

@@ -7,7 +7,8 @@ from types import SimpleNamespace
 import pytest
 from django.utils import timezone
 
-from cpm.flows import recover_base, stray_rules, strays
+from cpm.flows.cleanup import stray_rules, strays
+from cpm.flows.recoveries import recover_base
 from cpm.flows.s3 import restore, restore_blocks, retrieve
 from cpm.jobs.context import NotYet
 from cpm.lib.errors import Conflict, PreconditionFailed

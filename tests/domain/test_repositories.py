@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from django.utils import timezone
 
-from cpm.flows import repositories as flow
+from cpm.flows.s3 import repositories as flow
 from cpm.flows.s3 import verification
 from cpm.flows.table import ENGINE
 from cpm.jobs import runner

@@ -11,7 +11,7 @@ from typer.testing import CliRunner, Result
 
 from cpm import cli
 from cpm.commands import terminal
-from cpm.flows import repositories as flow
+from cpm.flows.s3 import repositories as flow
 from cpm.lib.errors import PermissionDenied, PreconditionFailed, ValidationFailed
 from cpm.lib.states import BackupStatus, CopyStatus, Role, SnapshotKind, SnapshotStatus, Tier, VerifyDepth
 from cpm.models import (

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from cpm import cli
 from cpm.commands import terminal
-from cpm.flows import repositories as flow
+from cpm.flows.s3 import repositories as flow
 from cpm.lib.errors import PreconditionFailed, ValidationFailed
 from cpm.lib.states import DeletionStatus, Encryption, LockMode, SnapshotKind
 from cpm.models import AuditRecord, LogLine, S3Repository

@@ -8,9 +8,9 @@ import pytest
 from django.urls import reverse
 from django.utils import timezone
 
-from cpm.flows import repositories as flow
 from cpm.flows.s3 import deletion as s3_deletion
 from cpm.flows.s3 import pruning
+from cpm.flows.s3 import repositories as flow
 from cpm.lib.errors import PreconditionFailed
 from cpm.lib.states import CopyStatus
 from cpm.models import (

@@ -4,8 +4,8 @@ import pytest
 from django.utils import timezone
 
 from cpm.aws.ebs_direct import BLOCK
-from cpm.flows import repositories as flow
 from cpm.flows.s3 import copy
+from cpm.flows.s3 import repositories as flow
 from cpm.lib.states import AmiOption, SnapshotKind
 from cpm.models import Backup, Job, S3Copy, Snapshot, Step
 from cpm.repository.verify import Depth, verify

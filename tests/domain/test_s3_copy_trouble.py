@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from django.utils import timezone
 
-from cpm.flows import repositories as flow
 from cpm.flows.s3 import copy, copy_parts
+from cpm.flows.s3 import repositories as flow
 from cpm.flows.table import ENGINE
 from cpm.jobs import leases, queue, runner
 from cpm.models import Alert, Backup, Job, LogLine, Policy, S3Copy, Snapshot, Step

@@ -18,7 +18,7 @@ from django.utils import timezone
 
 from cpm.aws import gateway
 from cpm.aws.identity import Keys
-from cpm.flows import server_dump
+from cpm.flows.server import server_dump
 from cpm.lib.errors import PreconditionFailed
 from cpm.models import Backup, Policy, PolicySchedule, Snapshot, Step
 from cpm.scheduler import planner

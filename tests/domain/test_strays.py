@@ -8,7 +8,8 @@ from django.db import connection
 from django.utils import timezone
 
 from cpm.aws.gateway import client
-from cpm.flows import stray_rules, strays, tags
+from cpm.flows import tags
+from cpm.flows.cleanup import stray_rules, strays
 from cpm.flows.identities import identity_of
 from cpm.jobs import queue
 from cpm.lib.states import AmiOption

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from cpm import cli
 from cpm.commands import terminal
-from cpm.flows import repositories as flow
+from cpm.flows.s3 import repositories as flow
 from cpm.flows.s3 import verification
 from cpm.flows.table import ENGINE
 from cpm.jobs import runner

@@ -9,9 +9,9 @@ from django.utils import timezone
 
 from cpm.aws import gateway
 from cpm.aws.proxy import Proxy
-from cpm.flows import worker_proxy, worker_test
 from cpm.flows.identities import encrypt_secret, identity_of
 from cpm.flows.table import ENGINE
+from cpm.flows.workers import worker_check, worker_proxy
 from cpm.jobs import leases, queue, runner
 from cpm.lib.states import FleetKind, WorkerTestStatus
 from cpm.models import Account, FleetMember, Job, LogLine, Region, WorkerConfiguration, WorkerTest
@@ -286,7 +286,7 @@ def test_a_test_that_is_aborted_or_too_late_has_failed(world, network):
 def test_a_test_that_nobody_begins_is_given_up(world, network):
     row = configuration(world, network)
     test, fresh = started(world, row), started(world, row)
-    WorkerTest.objects.filter(pk=test.pk).update(start_time=timezone.now() - worker_test.TIME_LIMIT * 2)
+    WorkerTest.objects.filter(pk=test.pk).update(start_time=timezone.now() - worker_check.TIME_LIMIT * 2)
 
     assert worker_configurations.give_up_untaken_tests(now=timezone.now()) == 1
 
@@ -296,12 +296,12 @@ def test_a_test_that_nobody_begins_is_given_up(world, network):
     assert "cpm worker" in test.details
     world.run()
     test.refresh_from_db()
-    assert test.details == worker_test.UNTAKEN
+    assert test.details == worker_check.UNTAKEN
 
 
 def test_a_test_that_somebody_works_on_is_not_given_up(world, network):
     test = started(world, configuration(world, network))
-    WorkerTest.objects.update(start_time=timezone.now() - worker_test.TIME_LIMIT * 2)
+    WorkerTest.objects.update(start_time=timezone.now() - worker_check.TIME_LIMIT * 2)
     [lease] = leases.claim_ready("s3", "slow", 1)
 
     assert worker_configurations.give_up_untaken_tests(now=timezone.now()) == 0

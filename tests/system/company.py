@@ -18,7 +18,7 @@ from django.conf import settings
 from django.db import InterfaceError, OperationalError, connection
 from django.utils import timezone
 
-from cpm.flows import strays as strays_flow
+from cpm.flows.cleanup import strays as strays_flow
 from cpm.lib.errors import PreconditionFailed
 from cpm.lib.states import AmiOption, ScheduleUnit
 from cpm.models import Backup, Job, Policy, PolicySchedule, Recovery, Snapshot, Step

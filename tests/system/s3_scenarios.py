@@ -6,7 +6,7 @@ from datetime import timedelta
 
 from django.utils import timezone
 
-from cpm.flows import repositories as flow
+from cpm.flows.s3 import repositories as flow
 from cpm.models import Backup, S3Copy, S3Repository
 from cpm.repository import archiving
 from cpm.repository.prune import prune

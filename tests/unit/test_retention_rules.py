@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cpm.flows.retention_rules import Candidate, judge
+from cpm.flows.cleanup.retention_rules import Candidate, judge
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 

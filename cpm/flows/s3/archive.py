@@ -15,8 +15,9 @@ from typing import Any
 
 from django.db.models import Avg, Q, QuerySet
 
-from cpm.flows import alerting, remains, repositories, uses
-from cpm.flows.s3 import deletion, operation, pruning
+from cpm.flows.cleanup import remains, uses
+from cpm.flows.messages import alerting
+from cpm.flows.s3 import deletion, operation, pruning, repositories
 from cpm.jobs import queue
 from cpm.jobs.context import StepContext
 from cpm.jobs.kinds import Done, Failed, Outcome, StepKind, StepSpec, Wait

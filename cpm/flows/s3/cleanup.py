@@ -7,7 +7,8 @@ It runs at midnight by the server's clock and on demand, and waits while another
 from collections.abc import Collection, Iterable
 from datetime import datetime
 
-from cpm.flows import alerting, remains, uses
+from cpm.flows.cleanup import remains, uses
+from cpm.flows.messages import alerting
 from cpm.flows.s3 import archive, deletion, operation, pruning
 from cpm.flows.s3.retention_rules import (
     ArchiveRules,

@@ -11,11 +11,11 @@ from datetime import datetime
 from django.conf import settings
 from django.db import transaction
 
-from cpm.flows import polling, repositories
-from cpm.flows.s3 import copy_finish, copy_parts, operation
+from cpm.flows import polling
+from cpm.flows.cleanup.uses import COPY_JOB
+from cpm.flows.s3 import copy_finish, copy_parts, operation, repositories
 from cpm.flows.s3.copy_finish import WORKED
 from cpm.flows.s3.operation import OPEN
-from cpm.flows.uses import COPY_JOB
 from cpm.jobs import queue
 from cpm.jobs.context import StepContext
 from cpm.jobs.kinds import Done, Outcome, StepKind, StepSpec

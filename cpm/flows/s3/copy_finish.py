@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 
 from cpm.aws.errors import AwsError
-from cpm.flows import alerting, deletion
+from cpm.flows.cleanup import deletion
 from cpm.flows.errors import classify
+from cpm.flows.messages import alerting
 from cpm.flows.s3 import copy_parts
 from cpm.jobs import queue
 from cpm.jobs.context import StepContext

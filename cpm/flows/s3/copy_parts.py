@@ -14,9 +14,8 @@ from django.db.models import F
 
 from cpm.aws.ebs_direct import BLOCK, EbsDirect
 from cpm.aws.errors import AwsError
-from cpm.flows import repositories
 from cpm.flows.identities import identity_of
-from cpm.flows.s3 import records
+from cpm.flows.s3 import records, repositories
 from cpm.flows.s3.copy_blocks import AHEAD, NoBase, Source, Tally, copy_blocks, threads
 from cpm.jobs.context import StepContext
 from cpm.jobs.kinds import Done, Failed, Outcome, StepKind, Wait

@@ -13,8 +13,9 @@ from typing import Any
 from django.db.models import Q, QuerySet
 
 from cpm.aws.errors import AwsError
-from cpm.flows import remains, repositories, uses
+from cpm.flows.cleanup import remains, uses
 from cpm.flows.errors import classify
+from cpm.flows.s3 import repositories
 from cpm.jobs.context import StepContext
 from cpm.jobs.kinds import Done, Failed, Outcome, StepKind, StepSpec, Wait
 from cpm.jobs.queue import JobSpec

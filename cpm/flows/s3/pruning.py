@@ -10,8 +10,9 @@ from datetime import datetime
 from django.db.models import Q
 from django.utils import timezone
 
-from cpm.flows import alerting, remains, repositories, uses
-from cpm.flows.s3 import deletion
+from cpm.flows.cleanup import remains, uses
+from cpm.flows.messages import alerting
+from cpm.flows.s3 import deletion, repositories
 from cpm.flows.s3.operation import OPEN
 from cpm.jobs import queue
 from cpm.jobs.context import StepContext

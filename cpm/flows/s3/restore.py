@@ -13,11 +13,20 @@ from typing import Any
 from cpm.aws.ebs_direct import EbsDirect
 from cpm.aws.errors import Invalid, LimitReached, NotFound
 from cpm.aws.linear_checksum import LinearChecksum
-from cpm.flows import polling, repositories, worker_tags
-from cpm.flows.recover_base import began_at, client_token, ec2, identity, lists_lag, marks, poll_group
-from cpm.flows.s3 import restore_record
+from cpm.flows import polling
+from cpm.flows.recoveries.recover_base import (
+    began_at,
+    client_token,
+    ec2,
+    identity,
+    lists_lag,
+    marks,
+    poll_group,
+)
+from cpm.flows.s3 import repositories, restore_record
 from cpm.flows.s3.restore_blocks import restore_part
 from cpm.flows.s3.restore_plan import WRITE
+from cpm.flows.workers import worker_tags
 from cpm.jobs.context import NotYet, StepContext
 from cpm.jobs.kinds import Done, Failed, Outcome, StepKind, Wait
 from cpm.jobs.leases import LeaseLost

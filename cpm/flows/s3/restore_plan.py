@@ -11,9 +11,10 @@ from typing import Any
 
 from cpm.aws.errors import AwsError
 from cpm.aws.gateway import AwsClient
-from cpm.flows import dr_keys, polling
-from cpm.flows.recover_base import Place, account_number, aws, refused
-from cpm.flows.recover_sources import Ready, Source
+from cpm.flows import polling
+from cpm.flows.dr import dr_keys
+from cpm.flows.recoveries.recover_base import Place, account_number, aws, refused
+from cpm.flows.recoveries.recover_sources import Ready, Source
 from cpm.flows.s3 import operation
 from cpm.jobs.context import StepContext
 from cpm.jobs.kinds import StepSpec, Wait

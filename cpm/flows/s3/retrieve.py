@@ -15,8 +15,7 @@ from typing import Any
 from django.conf import settings
 from django.db.models import Q
 
-from cpm.flows import repositories
-from cpm.flows.s3 import restore_record
+from cpm.flows.s3 import repositories, restore_record
 from cpm.flows.s3.restore_plan import RETRIEVE
 from cpm.jobs.context import StepContext
 from cpm.jobs.kinds import Done, Failed, Outcome, StepKind, Wait

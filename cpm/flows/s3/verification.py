@@ -12,8 +12,7 @@ from typing import TypeVar
 from django.db import transaction
 from django.utils import timezone
 
-from cpm.flows import repositories, repository_health
-from cpm.flows.s3 import deletion
+from cpm.flows.s3 import deletion, repositories, repository_health
 from cpm.jobs.context import StepContext
 from cpm.jobs.kinds import Done, Outcome, StepKind, StepSpec, Wait
 from cpm.jobs.queue import JobSpec
