@@ -238,7 +238,7 @@ def test_a_proxy_that_does_not_take_the_password_ends_the_test(world, network, n
 
 
 def test_a_check_that_gets_no_answer_says_what_to_look_at(world, network, near, monkeypatch):
-    monkeypatch.setattr(worker_test, "CALL_SECONDS", 0.2)
+    monkeypatch.setattr(worker_check, "CALL_SECONDS", 0.2)
     world.aws.fault(action="DescribeSecurityGroups", latency_seconds=1.0, count=1)
 
     test = tried(world, configuration(world, network))
@@ -249,7 +249,7 @@ def test_a_check_that_gets_no_answer_says_what_to_look_at(world, network, near, 
 
 
 def test_a_check_that_takes_too_long_is_left_behind(world, network, near, monkeypatch):
-    monkeypatch.setattr(worker_test, "CHECK_SECONDS", 0.2)
+    monkeypatch.setattr(worker_check, "CHECK_SECONDS", 0.2)
     world.aws.fault(action="DescribeSecurityGroups", latency_seconds=1.0, count=1)
 
     test = tried(world, configuration(world, network))

@@ -1,0 +1,1 @@
+"""Backups: planning, snapshots and images, scripts on the server and on instances, and the end."""

@@ -1,0 +1,1 @@
+"""What ends: backups beyond their retention, what was asked to be deleted, strays, and old records."""

@@ -1,0 +1,1 @@
+"""Copies in other regions and accounts, and the keys that they are encrypted with."""

@@ -1,0 +1,1 @@
+"""Explore sessions: opening volumes to look into, and closing them."""

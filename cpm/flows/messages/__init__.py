@@ -1,0 +1,1 @@
+"""What people are told: alerts, notifications and the daily summary."""

@@ -1,0 +1,1 @@
+"""Recovery of volumes and instances from snapshots, images and DR copies."""

@@ -1,0 +1,1 @@
+"""Workers near the data: their test, their proxy, and the tags of what they make."""
