@@ -16,11 +16,6 @@ from tests import factories
 from tests.api.caller import Caller
 
 
-@pytest.fixture
-def owner(db: None) -> User:
-    return factories.user()
-
-
 def backups(owner: User, count: int) -> list[Backup]:
     policy = factories.policy(factories.account(owner))
     return [

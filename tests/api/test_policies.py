@@ -11,18 +11,8 @@ pytestmark = pytest.mark.django_db
 
 
 @pytest.fixture
-def owner():
-    return factories.user()
-
-
-@pytest.fixture
 def account(owner):
     return factories.account(owner)
-
-
-@pytest.fixture
-def call(owner):
-    return Caller(owner)
 
 
 def test_a_policy_is_made_read_changed_and_deleted(owner, account, call):

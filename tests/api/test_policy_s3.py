@@ -27,18 +27,8 @@ DEFAULTS = {
 
 
 @pytest.fixture
-def owner():
-    return factories.user()
-
-
-@pytest.fixture
 def account(owner):
     return factories.account(owner)
-
-
-@pytest.fixture
-def call(owner):
-    return Caller(owner)
 
 
 @pytest.fixture

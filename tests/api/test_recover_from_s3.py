@@ -4,24 +4,9 @@ import pytest
 
 from cpm.models import AuditRecord, Job, Recovery
 from tests import factories
-from tests.api.caller import Caller, codes
+from tests.api.caller import codes
 
 pytestmark = pytest.mark.django_db
-
-
-@pytest.fixture(autouse=True)
-def _nobody_to_wake(settings):
-    settings.CPM_JOBS_WAKE = "cpm.jobs.queue.no_wake"
-
-
-@pytest.fixture
-def owner():
-    return factories.user()
-
-
-@pytest.fixture
-def call(owner):
-    return Caller(owner)
 
 
 @pytest.fixture

@@ -17,21 +17,6 @@ pytestmark = pytest.mark.django_db
 FLAGS = ("is_archive_active", "is_s3_cleanup_active", "s3_operation_in_progress")
 
 
-@pytest.fixture(autouse=True)
-def _nobody_to_wake(settings):
-    settings.CPM_JOBS_WAKE = "cpm.jobs.queue.no_wake"
-
-
-@pytest.fixture
-def owner():
-    return factories.user()
-
-
-@pytest.fixture
-def call(owner):
-    return Caller(owner)
-
-
 @pytest.fixture
 def policy(owner):
     return factories.policy(factories.account(owner))

@@ -15,6 +15,9 @@ from cpm.services import recoveries
 from tests import factories
 from tests.domain import copying, recovering
 from tests.domain.world import World
+from tests.simulated_aws import SimulatedAws
+
+MIB = 1 << 20
 
 
 class Blocks:
@@ -41,10 +44,48 @@ def copied(world: World, row: Snapshot, to: S3Repository, **fields: Any) -> S3Co
     return copy
 
 
+def copy_of_volume(
+    world: World, aws: SimulatedAws, *, lost: bool = True, **options: Any
+) -> tuple[str, Snapshot, S3Copy]:
+    """A volume with data here and there, and the copy of its backup in S3; the native snapshot is gone."""
+    volume = aws.volume(**options)
+    for place in (0, 1, 700, 1023):
+        aws.write(volume, f"at {place}".encode() * 50, place * MIB)
+    backup = world.back_up(world.policy(volume), status="B")
+    row = recovering.volume_row(backup)
+    copy = copied(world, row, copying.repository(world))
+    if lost:
+        lose_snapshots(world, backup)
+    return volume, row, copy
+
+
+def copy_of_instance(world: World, aws: SimulatedAws, **fields: Any) -> tuple[Snapshot, dict[str, str]]:
+    """An instance with two volumes and the copies of its backup in S3; the fingerprints of its volumes by device."""
+    made, volumes = aws.instance((1, 1))
+    for number, volume in enumerate(volumes.values()):
+        aws.write(volume, bytes([65 + number]) * 4096, number * MIB)
+    fingerprints = {device: aws.fingerprint(volume) for device, volume in volumes.items()}
+    backup = world.back_up(world.policy(made, **fields), status="B")
+    row, to = recovering.instance_row(backup), copying.repository(world)
+    for child in row.children.filter(kind="volumes"):
+        copied(world, child, to)
+    lose_snapshots(world, backup)
+    return row, fingerprints
+
+
 def packs(world: World) -> list[str]:
     """Keys of the objects that hold blocks."""
     listed = world.aws.client("s3").list_objects_v2(Bucket=copying.BUCKET)["Contents"]
     return [one["Key"] for one in listed if "/packs/" in one["Key"]]
+
+
+def damage(world: World) -> None:
+    """Turn a byte in the middle of every pack."""
+    s3 = world.aws.client("s3")
+    for key in packs(world):
+        data = bytearray(s3.get_object(Bucket=copying.BUCKET, Key=key)["Body"].read())
+        data[100] ^= 1
+        s3.put_object(Bucket=copying.BUCKET, Key=key, Body=bytes(data))
 
 
 def archive(world: World, copy: S3Copy, storage_class: str = "GLACIER") -> None:
