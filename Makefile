@@ -71,7 +71,7 @@ contract: venv-dev
 	$(BIN)/python -m tests.contract.report
 
 chaos: venv-dev
-	CPM_CHAOS=long $(BIN)/python -m pytest tests/system -m chaos -n 0 -rA
+	CPM_CHAOS=long $(BIN)/python -m pytest -m chaos -n 0 -rA
 
 bench: venv-dev
 	$(BIN)/python -m tests.benchmarks

@@ -3,7 +3,7 @@
 import time
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from cpm.explore import paths
 from cpm.explore.blocks import Readable
@@ -24,6 +24,7 @@ from cpm.explore.partitions import Volume, find_volumes
 MAX_ENTRIES = 1_000_000
 CACHED_ENTRIES = 200_000
 CACHED_FILES = 16
+LARGEST_FILE = (1 << 63) - 1
 MAX_DEPTH = 128
 ROOT = Entry(b"", "D", 0, None, 0)
 
@@ -221,7 +222,7 @@ def _read_folder(file_system: FileSystem, node: int, shown: str) -> _Folder:
         for entry in file_system.entries(node):
             # A slash or an empty name exists on no sound disk and would lead elsewhere.
             if entry.name and b"/" not in entry.name and entry.name not in {b".", b".."}:
-                entries.setdefault(entry.name, entry)
+                entries.setdefault(entry.name, _possible(entry))
             if len(entries) > MAX_ENTRIES:
                 raise TooLarge(path=shown, reason=f"it has more than {MAX_ENTRIES} entries")
     except OSError as error:
@@ -229,6 +230,13 @@ def _read_folder(file_system: FileSystem, node: int, shown: str) -> _Folder:
     except MemoryError:
         raise TooLarge(path=shown, reason="listing it needs more memory than is allowed") from None
     return _Folder(sorted(entries), entries)
+
+
+def _possible(entry: Entry) -> Entry:
+    """Damage may give a file a size that no file has."""
+    if 0 <= entry.size <= LARGEST_FILE:
+        return entry
+    return replace(entry, size=0, what=entry.what or "a damaged file")
 
 
 def _reason(error: BaseException) -> str:
