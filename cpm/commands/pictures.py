@@ -17,6 +17,25 @@ from cpm.lib.states import (
 from cpm.models import Backup, Job, Recovery, Snapshot, Step
 
 _DR_RUNNING = {DrStatus.PENDING, DrStatus.IN_PROGRESS}
+_RECOVERING = {
+    "recover.plan_instance": "Plan the instance",
+    "recover.plan_volume": "Plan the volume",
+    "recover.share": "Share with the account",
+    "recover.copy": "Copy a snapshot",
+    "recover.copy_image": "Copy the image",
+    "recover.image": "Make an image",
+    "recover.s3_retrieve": "Retrieve from the archive",
+    "recover.s3_write": "Write a snapshot from S3",
+    "recover.volume": "Make a volume",
+    "recover.nic": "Make an interface",
+    "recover.launch": "Launch the instance",
+    "recover.stop": "Stop the instance",
+    "recover.attach": "Attach the volume",
+    "recover.start": "Start the instance",
+    "recover.up": "Wait for the instance",
+    "recover.clean": "Remove what is temporary",
+    "recover.finish": "Finish",
+}
 _COPY_LACKS = {CopyStatus.FAILED, CopyStatus.PARTIAL, CopyStatus.ABORTED}
 
 
@@ -69,7 +88,8 @@ def of_recovery(recovery_id: int) -> Picture:
     """A bar per step of the recovery's job."""
     recovery = Recovery.objects.get(pk=recovery_id)
     jobs = Job.objects.filter(subject_type="recovery", subject_id=recovery.pk)
-    bars = [_of_step(step) for step in Step.objects.filter(job__in=jobs).order_by("id")]
+    steps = Step.objects.filter(job__in=jobs).order_by("id")
+    bars = [_of_step(step, _RECOVERING.get(step.kind)) for step in steps]
     status = RecoveryStatus(recovery.status)
     made = f" {recovery.recovered_resource_ids}" if recovery.recovered_resource_ids else ""
     summary = f"Recovery {recovery.pk}: {status.label}.{made} {recovery.outcome}".strip()
@@ -89,8 +109,8 @@ def of_job(job_id: int) -> Picture:
     )
 
 
-def _of_step(step: Step) -> Bar:
+def _of_step(step: Step, label: str | None = None) -> Bar:
     over = step.state in FINAL_STEP_STATES
     percent = 100 if step.state == StepState.SUCCEEDED else step.progress
     words = step.state if over or not step.message else f"{step.state}: {step.message}"
-    return Bar(f"t{step.pk}", step.kind, percent, words)
+    return Bar(f"t{step.pk}", label or step.kind, percent, words)
