@@ -13,6 +13,7 @@ import django
 import pytest
 from django.conf import settings
 
+from tests import empty_database
 from tests.stack import running_servers
 
 
@@ -40,6 +41,7 @@ def pytest_plugin_registered(manager: pytest.PytestPluginManager) -> None:
     """The first hook that reaches this file: after its import, before conftest files further down are imported."""
     if manager.hasplugin("django"):
         _start_servers()
+        empty_database.use()
 
 
 @pytest.fixture(scope="session")

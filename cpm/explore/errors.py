@@ -76,6 +76,11 @@ class ExplorerTimedOut(ExploreError):
     )
 
 
+class ExplorerBusy(ExploreError):
+    code = "explorer_busy"
+    template = "Other requests of this session have kept it busy for {seconds:.0f} seconds. Try again later."
+
+
 class SessionClosed(ExploreError):
     code = "explore_session_closed"
     template = "The explore session has ended. Open a new one."
@@ -95,6 +100,7 @@ BY_CODE: dict[str, type[ExploreError]] = {
         SourceFailed,
         ExplorerDied,
         ExplorerTimedOut,
+        ExplorerBusy,
         SessionClosed,
     )
 }

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self, TypeVar
@@ -19,6 +20,7 @@ from cpm.explore.errors import (
     BY_CODE,
     Damaged,
     ExploreError,
+    ExplorerBusy,
     ExplorerDied,
     ExplorerTimedOut,
     PathNotFound,
@@ -43,7 +45,7 @@ class Limits:
 
     `memory` bounds its address space. `think_seconds` is how long it may compute in one request without asking for
     blocks or answering, `cpu_seconds` the processor time and `request_seconds` the time of one request in all,
-    fetching included.
+    fetching included. A request waits for its turn for at most `wait_seconds`.
     """
 
     memory: int = 512 * 1024 * 1024
@@ -51,6 +53,7 @@ class Limits:
     cpu_seconds: int = 60
     request_seconds: float = 300
     start_seconds: float = 30
+    wait_seconds: float = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,7 +204,7 @@ class Session:
 
     def _call(self, operation: str, *, path: bytes = b"/", **arguments: object) -> tuple[Message, bytes]:
         request = {"operation": operation, "path": frames.text(path), **arguments}
-        with self._lock:
+        with self._turn():
             for attempt in (1, 2):
                 if self._closed:
                     raise SessionClosed
@@ -222,6 +225,16 @@ class Session:
                     raise _error(message)
                 return message, payload
         raise AssertionError("unreachable")
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        """Threads that wait for a slow image would be missing elsewhere, so none waits for long."""
+        if not self._lock.acquire(timeout=self._limits.wait_seconds):
+            raise ExplorerBusy(seconds=self._limits.wait_seconds)
+        try:
+            yield
+        finally:
+            self._lock.release()
 
     def _exchange(self, request: Message) -> tuple[Message, bytes]:
         until = time.monotonic() + self._limits.request_seconds

@@ -7,6 +7,7 @@ import sys
 import textwrap
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from cpm.explore import frames, paths
 from cpm.explore.blocks import BLOCK_SIZE, Device, RawFile
 from cpm.explore.errors import (
     ExploreError,
+    ExplorerBusy,
     ExplorerDied,
     ExplorerTimedOut,
     PathNotFound,
@@ -154,6 +156,24 @@ def test_a_process_that_hangs_is_killed_in_time(monkeypatch: pytest.MonkeyPatch,
 
         assert time.monotonic() - began < 10
         assert session._process is None
+
+
+def test_who_waits_too_long_for_a_busy_session_is_told(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    limits = Limits(think_seconds=3, wait_seconds=0.2)
+    with (
+        _session_with_child(monkeypatch, tmp_path, "while True: pass", limits) as session,
+        ThreadPoolExecutor(1) as other,
+    ):
+        slow = other.submit(session.listing, b"/")
+        while not session.starts:
+            time.sleep(0.01)
+
+        with pytest.raises(ExplorerBusy, match="Try again later"):
+            session.listing(b"/")
+        with pytest.raises(ExplorerTimedOut):
+            slow.result()
 
 
 def test_processor_time_is_limited_for_each_request(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
