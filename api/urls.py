@@ -5,6 +5,7 @@ from django.urls import include, path
 urlpatterns = [
     path("", include("api.endpoints.delegates")),
     path("", include("api.endpoints.docs")),
+    path("", include("api.endpoints.account_permissions")),
     path("", include("api.endpoints.accounts")),
     path("", include("api.endpoints.alerts")),
     path("", include("api.endpoints.backups")),

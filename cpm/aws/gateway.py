@@ -43,8 +43,10 @@ __all__ = [
     "GatewayConfig",
     "account_number",
     "apart",
+    "caller_arn",
     "client",
     "configure",
+    "home_region",
     "pool",
     "recording",
     "regions_enabled",
@@ -121,8 +123,13 @@ class Gateway:
         return self.config.home_regions.get(identity.partition) or HOME_REGION["aws"]
 
     def account_number(self, identity: Identity) -> str:
-        answer = self.client(identity, "sts", self.home(identity)).call("GetCallerIdentity")
-        return str(answer["Account"])
+        return str(self._caller(identity)["Account"])
+
+    def caller_arn(self, identity: Identity) -> str:
+        return str(self._caller(identity)["Arn"])
+
+    def _caller(self, identity: Identity) -> dict[str, Any]:
+        return self.client(identity, "sts", self.home(identity)).call("GetCallerIdentity")
 
     def pool(self, identity: Identity, service: str, region: str, bucket: str) -> HttpPool:
         key = (identity, service, region, bucket)
@@ -378,6 +385,16 @@ def apart(proxy: Proxy | None, *, seconds: float) -> Gateway:
 def account_number(identity: Identity) -> str:
     """The number of the account that the identity belongs to, asked of STS GetCallerIdentity."""
     return _process.gateway().account_number(identity)
+
+
+def caller_arn(identity: Identity) -> str:
+    """Who AWS takes the identity for: the ARN of a user, or of the session of a role. Asked of STS GetCallerIdentity."""
+    return _process.gateway().caller_arn(identity)
+
+
+def home_region(identity: Identity) -> str:
+    """Where services that have no regions are asked in the identity's partition."""
+    return _process.gateway().home(identity)
 
 
 def regions_enabled(identity: Identity) -> list[str]:

@@ -26,6 +26,14 @@ GENERAL = (
     IamAction("ec2:DescribeRegions", "general", "learns which regions the account uses"),
     IamAction("sts:GetCallerIdentity", "general", "learns the number of the account"),
 )
+PERMISSION_CHECK = (
+    IamAction(
+        "iam:SimulatePrincipalPolicy",
+        "permission check",
+        "asks which of these actions are allowed",
+        ("arn:{partition}:iam::*:role/*", "arn:{partition}:iam::*:user/*"),
+    ),
+)
 RETENTION = (
     IamAction("ec2:DeleteSnapshot", "retention", "deletes outlived, aborted and temporary snapshots", SNAPSHOTS, OURS),
     IamAction("ec2:DeregisterImage", "retention", "removes outlived AMIs, before their snapshots", IMAGES, OURS),
@@ -127,11 +135,13 @@ REPLACE = tuple(one for one in recover_actions.IAM_ACTIONS if one.group == recov
 
 POLICIES: Mapping[str, tuple[IamAction, ...]] = {
     "backup-account": (
-        *GENERAL, *BACKUP, *RETENTION, *DR_SOURCE, *DR_TARGET, *ENCRYPTION, *CATALOGUE, *SERVER_DATA, *RECOVERY,
-        *block_io_actions.READ_SNAPSHOTS,
+        *GENERAL, *PERMISSION_CHECK, *BACKUP, *RETENTION, *DR_SOURCE, *DR_TARGET, *ENCRYPTION, *CATALOGUE, *SERVER_DATA,
+        *RECOVERY, *block_io_actions.READ_SNAPSHOTS,
     ),
-    "dr-account": (*GENERAL, *RETENTION, *DR_TARGET, *DR_SOURCE, *ENCRYPTION, *CATALOGUE, *RECOVERY),
-    "dr-account-no-delete": (*GENERAL, *DR_TARGET, *DR_SOURCE, *ENCRYPTION, *CATALOGUE),
+    "dr-account": (
+        *GENERAL, *PERMISSION_CHECK, *RETENTION, *DR_TARGET, *DR_SOURCE, *ENCRYPTION, *CATALOGUE, *RECOVERY,
+    ),
+    "dr-account-no-delete": (*GENERAL, *PERMISSION_CHECK, *DR_TARGET, *DR_SOURCE, *ENCRYPTION, *CATALOGUE),
     "optional-consistency": CONSISTENCY,
     "optional-notifications": NOTIFICATIONS,
     "optional-replace-volumes": REPLACE,
@@ -139,6 +149,15 @@ POLICIES: Mapping[str, tuple[IamAction, ...]] = {
     "server-role": SERVER,
 }  # fmt: skip
 """The policies by the name of their files."""
+
+OPTIONAL: Mapping[str, tuple[str, ...]] = {
+    "backup-account": (
+        "optional-consistency", "optional-notifications", "optional-replace-volumes", "optional-s3-repositories",
+    ),
+    "dr-account": ("optional-notifications", "optional-replace-volumes", "optional-s3-repositories"),
+    "dr-account-no-delete": ("optional-notifications", "optional-s3-repositories"),
+}  # fmt: skip
+"""What the policy of an account may be joined by."""
 
 ACTIONS = tuple(action for actions in POLICIES.values() for action in actions)
 """Everything that is declared."""

@@ -1,6 +1,7 @@
 """Which function answers which action; what is not in this table is answered by moto."""
 
 from cpm.simulator import (
+    iam,
     image_sharing,
     images,
     instances,
@@ -22,6 +23,7 @@ EC2 = (tags, volumes, snapshots, snapshot_copies, images, image_sharing, instanc
 HANDLERS: dict[tuple[str, str], Handler] = {
     **{("ec2", action): handler for module in EC2 for action, handler in module.ACTIONS.items()},
     **{("sts", action): handler for action, handler in sts.ACTIONS.items()},
+    **{("iam", action): handler for action, handler in iam.ACTIONS.items()},
     **{("ssm", action): handler for action, handler in ssm.ACTIONS.items()},
     **{("sns", action): handler for action, handler in sns.ACTIONS.items()},
     **{("ses", action): handler for action, handler in ses.ACTIONS.items()},
@@ -47,4 +49,6 @@ REFUSED = frozenset(
     }
 )
 
-READ_ONLY = frozenset(action for _, action in HANDLERS if action.startswith(("Describe", "List", "Get")))
+READ_ONLY = frozenset(
+    action for _, action in HANDLERS if action.startswith(("Describe", "List", "Get", "Simulate"))
+)
