@@ -172,15 +172,16 @@ CREDENTIALS = (
     KnownError(
         code="secret_key_wrong",
         title="The secret key does not belong to the access key",
-        advice="The secret key does not belong to the access key: enter both again in the account's settings.",
+        advice="AWS does not accept these credentials: the secret key does not belong to the access key. Enter both again "
+        "in the account's settings.",
         source=f"{_AWS}/IAM/latest/UserGuide/reference_sigv-troubleshooting.html",
         aws_codes=("SignatureDoesNotMatch", "InvalidSignatureException"),
     ),
     KnownError(
         code="access_key_unknown",
         title="AWS does not know the access key",
-        advice="AWS does not know the access key, or it is deactivated: check in IAM that it exists and is active, and "
-        "enter it again in the account's settings.",
+        advice="AWS does not accept these credentials: the access key is unknown or deactivated. Check in IAM that it "
+        "exists and is active, and enter it again in the account's settings.",
         source=f"{_AWS}/IAM/latest/UserGuide/id_credentials_access-keys.html",
         aws_codes=("InvalidClientTokenId", "UnrecognizedClientException", "InvalidAccessKeyId", "AuthFailure"),
         words="credentials|token|access key",
