@@ -30,6 +30,7 @@ DJANGO_COMMANDS = {
     "server": "Restore this server's own database from its backup.",
     "report": "Check the signature of a usage report.",
     "iam": "Write the IAM policies that CPM needs.",
+    "errors": "Write the page about known errors of AWS.",
 }
 _ONLY_HELP = "cpm.only_help"
 

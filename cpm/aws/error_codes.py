@@ -25,7 +25,8 @@ _CODES: dict[type[AwsError], str] = {
         InvalidClientTokenId
         UnrecognizedClientException SignatureDoesNotMatch InvalidSignatureException IncompleteSignature
         IncompleteSignatureException MissingAuthenticationToken MissingAuthenticationTokenException
-        InvalidAccessKeyId InvalidToken RequestTimeTooSkewed InvalidIdentityToken InvalidSecurity""",
+        InvalidAccessKeyId InvalidToken RequestTimeTooSkewed InvalidIdentityToken InvalidSecurity
+        InvalidSecurity.RequestHasExpired""",
     errors.RegionDisabled: "RegionDisabledException OptInRequiredForRegion",
     errors.LimitReached: """
         LimitExceeded LimitExceededException ServiceQuotaExceededException ResourceLimitExceeded
@@ -51,12 +52,14 @@ _CODES: dict[type[AwsError], str] = {
         EncryptedVolumesNotSupported
         VolumeTypeNotAvailableInZone VPCIdNotSpecified VPCResourceNotSpecified MalformedQueryString
         PackedPolicyTooLarge UnknownPrincipalType.Unsupported DuplicateInstanceId UnsupportedPlatformType
-        UnsupportedInstanceAttribute UnknownOperationException""",
+        UnsupportedInstanceAttribute UnknownOperationException SnapshotCopyUnsupported.InterRegion
+        TagPolicyViolation PermanentRedirect AuthorizationHeaderMalformed IllegalLocationConstraintException""",
     errors.AlreadyExists: """
         EntityAlreadyExists BucketAlreadyExists BucketAlreadyOwnedByYou DocumentAlreadyExists""",
     errors.KmsUnusable: """
         DisabledException KeyUnavailableException KMSInvalidStateException InvalidKeyUsageException
-        KMSKeyNotAccessibleFault KmsKeyNotAccessible InvalidGrantTokenException""",
+        KMSKeyNotAccessibleFault KmsKeyNotAccessible InvalidGrantTokenException
+        CustomerKeyHasBeenRevoked""",
     errors.NotFound: """
         NoSuchEntity NoSuchBucket NoSuchKey NoSuchUpload NotFoundException DoesNotExistException
         InvocationDoesNotExist AssociationDoesNotExist ParameterNotFound""",

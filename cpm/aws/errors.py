@@ -7,6 +7,9 @@ else is an answer about the call and says nothing about whether the thing exists
 import re
 from typing import ClassVar
 
+from cpm.aws import known_errors
+from cpm.aws.known_error import KnownError
+
 _RESOURCE_ID = re.compile(
     r"\b(?:snap|vol|i|ami|eni|sg|subnet|vpc|eipalloc|import-snap|rtb|igw|nat|fs)-[0-9a-f]{8,17}\b"
 )
@@ -43,16 +46,35 @@ class AwsError(Exception):
     def call(self) -> str:
         return f"{self.service}:{self.action}"
 
+    @property
+    def known(self) -> KnownError | None:
+        """The entry of `known_errors` that tells what to do about it, if there is one."""
+        return known_errors.find(
+            family=self.family,
+            service=self.service,
+            action=self.action,
+            aws_code=self.code,
+            message=self.message,
+        )
+
     def explain(self) -> str:
-        """A text for operators: what failed, where, what to do, and AWS's own words with the request id."""
+        """A text for operators: what failed, where, what to do, and AWS's own words with the request id.
+
+        A known error's stable code stands at the end, in square brackets.
+        """
         where = f" in {self.region}" + (f" for account {self.account}" if self.account else "")
         said = (
             f"AWS said {self.code}: {self.message.rstrip('.')}" if self.message else f"AWS said {self.code}"
         )
         proof = f" (request id {self.request_id})" if self.request_id else ""
-        return f"{self.call}{where} failed. {self.advise()} {said}{proof}."
+        entry = f" [{self.known.code}]" if self.known else ""
+        return f"{self.call}{where} failed. {self.advise()} {said}{proof}{entry}."
 
     def advise(self) -> str:
+        """What to do: about this very error if it is a known one, else about its family."""
+        return self.known.advice if self.known else self.general_advice()
+
+    def general_advice(self) -> str:
         return self.advice
 
     def __str__(self) -> str:
@@ -91,7 +113,7 @@ class Throttled(AwsError):
 
 
 class Denied(AwsError):
-    """The identity may not do this."""
+    """The identity may not do this. Every error of this family is a known one."""
 
     family = "denied"
 
@@ -108,9 +130,7 @@ class Denied(AwsError):
         return named.group(1) if named else None
 
     def advise(self) -> str:
-        if self.denied_by:
-            return f"{self.missing_action} is forbidden by a {self.denied_by}; it has to be changed there."
-        return f"The permission {self.missing_action} is missing; add it to the IAM policy of this account."
+        return super().advise().format(permission=self.missing_action, policy=self.denied_by or "policy")
 
 
 class BadCredentials(AwsError):
@@ -124,8 +144,9 @@ class BadCredentials(AwsError):
 
 
 class RegionDisabled(AwsError):
+    """The credentials work, but not in this region. Every error of this family is a known one."""
+
     family = "region_disabled"
-    advice = "This region is not enabled in the account; enable it in AWS or stop using it here."
 
 
 class LimitReached(AwsError):
@@ -134,7 +155,7 @@ class LimitReached(AwsError):
 
     family = "limit_reached"
 
-    def advise(self) -> str:
+    def general_advice(self) -> str:
         if self.transient:
             return "Too many of these operations are in progress; it is tried again when some have ended."
         return "A quota or the capacity of AWS is used up; remove something or ask AWS for more."
@@ -161,12 +182,12 @@ class AlreadyExists(AwsError):
 
 
 class KmsUnusable(AwsError):
-    """A KMS key is disabled, deleted, or not usable by this identity. Says nothing about what it encrypts."""
+    """A KMS key is disabled, deleted, or not usable by this identity. Says nothing about what it encrypts.
+
+    Every error of this family is a known one.
+    """
 
     family = "kms_unusable"
-    advice = (
-        "The KMS key cannot be used: check that it is enabled and that its key policy admits this account."
-    )
 
 
 class Unreachable(AwsError):
@@ -180,7 +201,7 @@ class Unreachable(AwsError):
     transient = True
     maybe_done: bool = True
 
-    def advise(self) -> str:
+    def general_advice(self) -> str:
         if self.maybe_done:
             return "AWS gave no usable answer, so it is not known whether the call took effect."
         return "AWS could not be reached; check the network, the proxy and the endpoint settings."

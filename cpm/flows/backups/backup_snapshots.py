@@ -12,6 +12,7 @@ from typing import Any
 
 from django.conf import settings
 
+from cpm.aws import known_errors
 from cpm.aws.errors import NotFound as AwsNotFound
 from cpm.aws.gateway import AwsClient, client
 from cpm.flows import polling, tags
@@ -235,7 +236,7 @@ def _apply(context: StepContext, row: Snapshot, shown: _Shown | None) -> None:
         row.progress = 100
         _end(row, SnapshotStatus.COMPLETED, context.now, "")
     else:
-        reason = shown.reason or "AWS gives no reason."
+        reason = known_errors.explain_state(shown.reason) or "AWS gives no reason."
         _end(row, SnapshotStatus.ERROR, context.now, f"{row.aws_id} ended in error: {reason}")
 
 

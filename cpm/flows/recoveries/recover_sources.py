@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from cpm.aws import known_errors
 from cpm.aws.errors import AwsError, LimitReached
 from cpm.aws.gateway import AwsClient
 from cpm.flows import polling, tags
@@ -328,7 +329,8 @@ def _copy_state(context: StepContext, shown: Mapping[str, Any] | None) -> Outcom
     if shown is None:
         return not_shown(context, copied)
     if shown["State"] == "error":
-        return Failed(f"The copy {copied} of {payload['source']} failed: {shown.get('StateMessage', 'no reason given')}.")
+        reason = known_errors.explain_state(shown.get("StateMessage") or "no reason given")
+        return Failed(f"The copy {copied} of {payload['source']} failed: {reason}.")
     if shown["State"] != "completed":
         percent = int(shown.get("Progress", "0%").rstrip("%") or 0)
         words = f"Copying {payload['source']} to {payload['region']}."
