@@ -65,7 +65,7 @@ def up(data: Path, *more: str, servers: dict[str, str] | None = None) -> Iterato
     with data.with_name("said").open("ab") as said:
         process = subprocess.Popen(arguments, env=env | (servers or {}), cwd="/", stdout=said, stderr=said)
     try:
-        assert eventually(lambda: file.exists() or process.poll() is not None, 150)
+        assert eventually(lambda: file.exists() or process.poll() is not None, 300)
         assert process.poll() is None, data.with_name("said").read_text()
         yield Up(process, data, json.loads(file.read_text()))
         if process.poll() is None:
@@ -95,7 +95,7 @@ def worker_pids(mark: str) -> list[int]:
     return found
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(600)
 def test_up_serves_restarts_what_dies_and_leaves_nothing(tmp_path: Path) -> None:
     data = tmp_path / "data"
     with up(data, "--simulated-aws") as stack:
@@ -143,7 +143,7 @@ def test_up_serves_restarts_what_dies_and_leaves_nothing(tmp_path: Path) -> None
         assert eventually(lambda: not processes.marked(mark))
 
 
-@pytest.mark.timeout(200)
+@pytest.mark.timeout(500)
 def test_up_uses_the_servers_it_is_given(tmp_path: Path, redis_url: str) -> None:
     url = os.environ["CPM_DATABASE_URL"]
     name = f"up_{os.getpid()}"
