@@ -178,7 +178,7 @@ def test_without_a_connection_the_reason_is_told_and_nothing_checked(world: Worl
     found, groups = check(account)
 
     said = {
-        "secret": "The credentials of this account do not work", "number": f"credentials of account {DEFAULT_ACCOUNT}",
+        "secret": "AWS does not accept these credentials", "number": f"credentials of account {DEFAULT_ACCOUNT}",
         "role": "sts:AssumeRole", "unreadable": "failed: ",
     }[case]  # fmt: skip
     assert found.connection.startswith("failed: ") and said in found.connection

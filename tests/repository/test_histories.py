@@ -1,5 +1,6 @@
 """Any history of a repository keeps every copy equal to what its volume was."""
 
+import os
 import shutil
 import tempfile
 from dataclasses import dataclass, field
@@ -25,6 +26,7 @@ from cpm.repository.verify import Depth, verify
 from cpm.repository.writer import CopyWriter
 from tests.repository.world import SECRET, SERVER, SMALL_PACK, Volume, draft, holds, referenced_only
 
+EXAMPLES = 100 if os.environ.get("CPM_CHAOS") == "long" else 15
 HOUR = 3600.0
 DELAYS = Delays(grace=24 * HOUR, young=6 * HOUR, abandoned=7 * 24 * HOUR)
 BLOCKS = 6
@@ -180,9 +182,9 @@ class Histories(RuleBasedStateMachine):
 
 
 Histories.TestCase.settings = settings(
-    max_examples=25, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=EXAMPLES, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
 )
-TestHistories = pytest.mark.timeout(280)(Histories.TestCase)
+TestHistories = pytest.mark.chaos(pytest.mark.timeout(20 * EXAMPLES)(Histories.TestCase))
 
 
 def test_nothing_is_deleted_before_the_grace_is_over(tmp_path):

@@ -44,7 +44,7 @@ def test_snapshot_outlives_its_volume(aws: SimulatedAws) -> None:
 def test_progress_goes_up_and_is_complete_only_at_the_end(aws: SimulatedAws, refused) -> None:
     """AWS: EC2 API Reference, Snapshot, State and Progress."""
     ec2 = aws.client("ec2")
-    aws.timing(snapshot_seconds=0.6)
+    aws.timing(snapshot_seconds=3)
     snapshot = ec2.create_snapshot(VolumeId=aws.volume())
     seen = []
 
