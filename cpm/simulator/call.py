@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 from cpm.simulator.errors import AwsError
@@ -29,6 +30,16 @@ class Call:
     @property
     def state(self) -> State:
         return self.world.state
+
+    def hidden(self, created: datetime) -> bool:
+        """Whether this list call does not show yet what was created then."""
+        return self.world.faults.hidden(self.service, self.action, self.account, self.region, created)
+
+    def fails(self, resource_id: str) -> bool:
+        """Whether the snapshot, backup or copy of this resource that the call makes will end in an error."""
+        return self.world.faults.snapshot_fails(
+            self.service, self.action, self.account, self.region, resource_id
+        )
 
     def once(self, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """Runs ``make`` unless this client token was used before, and then gives the first answer again.

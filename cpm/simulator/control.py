@@ -5,6 +5,8 @@ PUT    /volumes/{id}/content            writes the body at ``?offset=`` or the s
 GET    /volumes/{id}/sha256             {"sha256", "bytes"} of everything (also /snapshots/{id}/sha256)
 GET    /volumes/{id}/fingerprint        {"fingerprint"}: cheap, equal exactly when the bytes are equal, apart
                                         from zeros at the end (also /snapshots/{id}/fingerprint)
+GET    /contents/{arn}                  the bytes of a database or warehouse, or of one of its snapshots
+PUT    /contents/{arn}                  replaces the bytes of a database or warehouse
 GET    /calls?since=N[&limit=M]         {"calls": [{seq, service, action, account, region, time, error, ids}]}
 GET    /calls/count?since=N             {"total", "by_action", "errors", "last"}
 GET    /faults                          {"faults": […]}
@@ -89,7 +91,12 @@ class Control:
             content = re.fullmatch(r"/(volumes|snapshots)/([^/]+)/content", path)
             if content and method == "GET":
                 return self._send_content(environ, start_response, *content.groups())
-            if content and method == "PUT" and content[1] == "volumes":
+            held = re.fullmatch(r"/contents/(arn:.+)", path)
+            if held and method == "GET":
+                return self._send_held(start_response, held[1])
+            if held and method == "PUT":
+                result = self._write_held(environ, held[1])
+            elif content and method == "PUT" and content[1] == "volumes":
                 result = self._write_content(environ, query, content[2])
             else:
                 result = self._route(environ, method, path, query)
@@ -116,6 +123,21 @@ class Control:
             if match and verb == method:
                 return handler({"json": parsed, "query": query}, *match.groups())
         raise AwsError("NoSuchRoute", f"{method} {path}")
+
+    def _send_held(self, start_response: Callable[..., Any], arn: str) -> Iterable[bytes]:
+        with self.world.lock:
+            data = self.world.state.contents.read(arn)
+        start_response(
+            "200 OK", [("Content-Type", "application/octet-stream"), ("Content-Length", str(len(data)))]
+        )
+        return [data]
+
+    def _write_held(self, environ: dict[str, Any], arn: str) -> Any:
+        data = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
+        with self.world.lock:
+            self.world.changes += 1
+            self.world.state.contents.write(arn, data)
+        return {"bytes": len(data)}
 
     # -- bytes --------------------------------------------------------------------------------------------
 

@@ -36,6 +36,7 @@ class Fault:
     list_lag_seconds: float = 0.0
     snapshots_error: bool = False
     volume_id: str | None = None
+    resource_id: str | None = None
     # Bookkeeping, shown by GET.
     id: int = 0
     struck: int = 0
@@ -138,27 +139,27 @@ class Faults:
         fault.struck += 1
         outcome.error = AwsError(fault.error or "RequestLimitExceeded", "Request limit exceeded.", 503)
 
-    def hidden(self, action: str, account: str, region: str, created: datetime) -> bool:
+    def hidden(self, service: str, action: str, account: str, region: str, created: datetime) -> bool:
         """Whether a list call does not show an object yet (AWS: EC2 API Reference, Eventual consistency)."""
         if not self.active:
             return False
         age = (now() - created).total_seconds()
         with self.lock:
             return any(
-                age < fault.list_lag_seconds and fault.matches("ec2", action, account, region)
+                age < fault.list_lag_seconds and fault.matches(service, action, account, region)
                 for fault in self.active
                 if fault.list_lag_seconds
             )
 
-    def snapshot_fails(self, action: str, account: str, region: str, volume_id: str) -> bool:
-        """Whether a snapshot about to be made will end in ``error``."""
+    def snapshot_fails(self, service: str, action: str, account: str, region: str, resource_id: str) -> bool:
+        """Whether a snapshot, a backup or a copy about to be made of this resource will fail."""
         if not self.active:
             return False
         with self.lock:
             return any(
                 fault.snapshots_error
-                and fault.volume_id in (None, volume_id)
-                and fault.matches("ec2", action, account, region)
+                and (fault.volume_id or fault.resource_id) in (None, resource_id)
+                and fault.matches(service, action, account, region)
                 and self._used(fault)
                 for fault in self.active
             )

@@ -67,7 +67,9 @@ def simulate_principal_policy(call: Call) -> dict[str, Any]:
 def _check_caller(call: Call, source: str) -> None:
     key = call.state.identities.find(call.access_key)
     assert key is not None
-    found = _evaluation(list(_statements(call, _entity_behind(key.arn))), "iam:SimulatePrincipalPolicy", source, {})
+    found = _evaluation(
+        list(_statements(call, _entity_behind(key.arn))), "iam:SimulatePrincipalPolicy", source, {}
+    )
     if found["EvalDecision"] != "allowed":
         raise AwsError(
             "AccessDenied",
@@ -89,7 +91,9 @@ def _entity_behind(caller: str) -> str:
 def _statements(call: Call, principal: str) -> Iterator[Statement]:
     match = PRINCIPAL.fullmatch(principal)
     if match is None:
-        raise AwsError("InvalidInput", f"Invalid Entity Arn: {principal} does not clearly define entity type and name.")
+        raise AwsError(
+            "InvalidInput", f"Invalid Entity Arn: {principal} does not clearly define entity type and name."
+        )
     account, kind, name = match.groups()
     backend = iam_backends[account]["aws"]
     known = backend.users.values() if kind == "user" else backend.roles.values()
@@ -178,7 +182,9 @@ def _holds(operator: str, given: list[str] | None, wanted: list[str]) -> bool:
         "Bool": lambda value, pattern: value.lower() == pattern.lower(),
     }.get(name.replace("Not", ""))
     if compare is None:
-        raise AwsError("UnsupportedOperation", f"The simulator does not know the condition operator {operator}.")
+        raise AwsError(
+            "UnsupportedOperation", f"The simulator does not know the condition operator {operator}."
+        )
     return any(compare(value, pattern) for value in given for pattern in wanted) != inverted
 
 

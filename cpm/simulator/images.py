@@ -270,7 +270,6 @@ LOOKUPS = {
 
 def describe(call: Call) -> dict[str, Any]:
     """AWS: EC2 API Reference, DescribeImages: public, own and explicitly launchable ones unless narrowed."""
-    hidden = call.world.faults.hidden
     if ids := call.params.get("ImageIds"):
         chosen = [find(call, image_id) for image_id in dict.fromkeys(ids)]
     else:
@@ -283,7 +282,7 @@ def describe(call: Call) -> dict[str, Any]:
         chosen = [image for image in chosen if image.account in accounts]
     if users := call.params.get("ExecutableUsers"):
         chosen = [image for image in chosen if _executable(image, call.account, users)]
-    visible = [i for i in chosen if not hidden("DescribeImages", call.account, call.region, i.created)]
+    visible = [i for i in chosen if not call.hidden(i.created)]
     if ids and len(visible) < len(chosen):
         raise not_found(next(image.id for image in chosen if image not in visible))
     matched = matching(visible, call.params.get("Filters", []), LOOKUPS, call.world.tags)

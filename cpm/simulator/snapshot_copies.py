@@ -75,7 +75,7 @@ def make(
             "InvalidParameterDependency", "The parameter KmsKeyId requires the parameter Encrypted to be set."
         )
     arn, failure = _key(call, source, encrypted, key)
-    if call.world.faults.snapshot_fails(call.action, call.account, call.region, source.volume_id):
+    if call.fails(source.volume_id):
         failure = failure or "injected failure"
     copied = Snapshot(
         id=new_id("snap"),

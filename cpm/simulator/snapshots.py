@@ -42,7 +42,7 @@ def take(
     call: Call, volume: Volume, description: str, labels: dict[str, str], kind: str = "snapshot"
 ) -> Snapshot:
     """The point-in-time copy of a volume: what is written to it later does not reach the snapshot."""
-    fails = call.world.faults.snapshot_fails(call.action, call.account, call.region, volume.id)
+    fails = call.fails(volume.id)
     snapshot = Snapshot(
         id=new_id("snap"),
         account=call.account,
@@ -198,8 +198,7 @@ def describe(call: Call) -> dict[str, Any]:
         chosen = [snapshot for snapshot in chosen if snapshot.account in accounts]
     if restorable := call.params.get("RestorableByUserIds"):
         chosen = [snapshot for snapshot in chosen if _restorable(snapshot, call.account, restorable)]
-    hidden = call.world.faults.hidden
-    shown_now = [s for s in chosen if not hidden("DescribeSnapshots", call.account, call.region, s.created)]
+    shown_now = [s for s in chosen if not call.hidden(s.created)]
     if ids and len(shown_now) < len(chosen):
         raise not_found(next(s.id for s in chosen if s not in shown_now))
     matched = matching(shown_now, call.params.get("Filters", []), LOOKUPS, call.world.tags)

@@ -19,7 +19,8 @@ def now() -> datetime:
 class Timing:
     """Seconds from the call until the thing has settled.
 
-    ``retrieval_seconds`` is what the retrieval of an archived object takes, and ``archive_day_seconds`` how long a day
+    ``database_*`` are RDS, Aurora and Redshift, ``table_seconds`` a DynamoDB table or backup, ``backup_job_seconds`` a job of
+    AWS Backup, ``file_system_seconds`` an EFS file system. ``retrieval_seconds`` is what the retrieval of an archived object takes, and ``archive_day_seconds`` how long a day
     is of those for which it then stays.
     """
 
@@ -29,6 +30,11 @@ class Timing:
     volume_seconds: float = 0.0
     instance_seconds: float = 0.0
     command_seconds: float = 0.0
+    database_seconds: float = 0.0
+    database_snapshot_seconds: float = 0.0
+    table_seconds: float = 0.0
+    backup_job_seconds: float = 0.0
+    file_system_seconds: float = 0.0
     retrieval_seconds: float = 0.0
     archive_day_seconds: float = 86400.0
 

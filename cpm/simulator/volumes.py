@@ -172,17 +172,14 @@ LOOKUPS = {
 
 def describe(call: Call) -> dict[str, Any]:
     """AWS: EC2 API Reference, DescribeVolumes."""
-    hidden = call.world.faults.hidden
     here = call.state.volumes.at(call.account, call.region)
     if call.params.get("VolumeIds"):
         chosen = [find(call, volume_id) for volume_id in dict.fromkeys(call.params["VolumeIds"])]
         for volume in chosen:
-            if hidden("DescribeVolumes", call.account, call.region, volume.created):
+            if call.hidden(volume.created):
                 raise AwsError("InvalidVolume.NotFound", f"The volume '{volume.id}' does not exist.")
     else:
-        chosen = [
-            v for v in here.values() if not hidden("DescribeVolumes", call.account, call.region, v.created)
-        ]
+        chosen = [v for v in here.values() if not call.hidden(v.created)]
     chosen = matching(chosen, call.params.get("Filters", []), LOOKUPS, call.world.tags)
     part, token = page(chosen, call.params, "VolumeIds")
     return {"Volumes": [shown(call, volume) for volume in part], "NextToken": token}

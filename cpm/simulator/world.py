@@ -15,6 +15,7 @@ from moto.ec2.models import ec2_backends
 
 from cpm.simulator.blocks import GIB, BlockMap, BlockStore
 from cpm.simulator.calls import CallLog
+from cpm.simulator.contents import Contents
 from cpm.simulator.faults import Faults
 from cpm.simulator.identity import Identities
 from cpm.simulator.timing import Limits, Settling, Timing, now
@@ -235,6 +236,7 @@ class State:
     mail_identities: dict[tuple[str, str], dict[str, str]] = field(default_factory=dict)
     placement_groups: dict[tuple[str, str], dict[str, dict[str, Any]]] = field(default_factory=dict)
     disabled_regions: dict[str, str] = field(default_factory=dict)
+    contents: Contents = field(default_factory=Contents)
     identities: Identities = field(default_factory=Identities)
     timing: Timing = field(default_factory=Timing)
     limits: Limits = field(default_factory=Limits)
