@@ -2,6 +2,7 @@
 
 import hashlib
 
+import pytest
 import requests
 
 from tests.simulated_aws import SimulatedAws
@@ -10,7 +11,9 @@ OTHER = "210987654321"
 
 
 def put(aws: SimulatedAws, file_system: str, path: str, data: bytes) -> None:
-    requests.put(f"{aws.control_url}/efs/{file_system}/files/{path}", data=data, timeout=10).raise_for_status()
+    requests.put(
+        f"{aws.control_url}/efs/{file_system}/files/{path}", data=data, timeout=10
+    ).raise_for_status()
 
 
 def get(aws: SimulatedAws, file_system: str, path: str) -> bytes:
@@ -32,13 +35,10 @@ def test_a_creation_token_makes_one_file_system(aws: SimulatedAws, refused) -> N
 
     assert (made["LifeCycleState"], made["Name"], made["PerformanceMode"]) == ("creating", "home", "maxIO")
     assert made["FileSystemArn"].endswith(f":us-east-1:123456789012:file-system/{made['FileSystemId']}")
-    try:
+    with pytest.raises(efs.exceptions.FileSystemAlreadyExists) as again:
         file_system(aws)
-    except efs.exceptions.FileSystemAlreadyExists as error:
-        assert error.response["FileSystemId"] == made["FileSystemId"]
-        assert error.response["ResponseMetadata"]["HTTPStatusCode"] == 409
-    else:
-        raise AssertionError("a second file system was made with the same token")
+    assert again.value.response["FileSystemId"] == made["FileSystemId"]
+    assert again.value.response["ResponseMetadata"]["HTTPStatusCode"] == 409
     with refused("IncorrectFileSystemLifeCycleState"):
         efs.create_mount_target(FileSystemId=made["FileSystemId"], SubnetId="subnet-00000000")
     file_system(aws, region="eu-west-1")
@@ -99,7 +99,9 @@ def test_files_have_bytes_that_count_and_live_as_long_as_the_file_system(aws: Si
     }
     assert efs.describe_file_systems()["FileSystems"][0]["SizeInBytes"]["Value"] == 7
     for path in ("top/below", "a", "a/../b"):
-        answer = requests.put(f"{aws.control_url}/efs/{made}/files/" + path.replace("..", "%2e%2e"), timeout=10)
+        answer = requests.put(
+            f"{aws.control_url}/efs/{made}/files/" + path.replace("..", "%2e%2e"), timeout=10
+        )
         assert answer.status_code == 400, path
     efs.delete_file_system(FileSystemId=made)
     assert requests.get(f"{aws.control_url}/efs/{made}/files", timeout=10).status_code == 404
@@ -138,7 +140,9 @@ def test_tags_go_by_id_and_by_arn_and_the_log_names_actions(aws: SimulatedAws, r
     efs, since = aws.client("efs"), aws.last_call()
     made = file_system(aws)
 
-    efs.tag_resource(ResourceId=made["FileSystemArn"], Tags=[{"Key": k, "Value": "1"} for k in ("a", "b", "c")])
+    efs.tag_resource(
+        ResourceId=made["FileSystemArn"], Tags=[{"Key": k, "Value": "1"} for k in ("a", "b", "c")]
+    )
     efs.untag_resource(ResourceId=made["FileSystemId"], TagKeys=["a", "b"])
 
     tags = efs.list_tags_for_resource(ResourceId=made["FileSystemId"])["Tags"]
