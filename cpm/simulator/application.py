@@ -148,10 +148,7 @@ class Application:
         handler = HANDLERS.get((service, action))
         if handler is None:
             return self._by_moto(call, environ, request)
-        if rest_json.speaks(service):
-            call.params = rest_json.parse(service, action, request)
-        else:
-            call.params = protocol.parse(service, action, request["form"], request["body"])
+        call.params = _parameters(service, action, request)
         if call.params.pop("DryRun", False):
             # AWS: EC2 API Reference, DryRun.
             raise AwsError("DryRunOperation", "Request would have succeeded, but DryRun flag is set.", 412)
@@ -159,12 +156,7 @@ class Application:
             if action not in READ_ONLY:
                 self.world.changes += 1
             result = _run(handler, call)
-        if rest_json.speaks(service):
-            return rest_json.write(service, action, result)
-        if protocol.speaks_json(service):
-            return 200, [("Content-Type", "application/x-amz-json-1.1")], protocol.write_json(result)
-        body = protocol.write_xml(service, action, result, request_id)
-        return 200, [("Content-Type", "text/xml;charset=UTF-8")], body
+        return _written(service, action, result, request_id)
 
     def _by_moto(self, call: Call, environ: dict[str, Any], request: dict[str, Any]) -> Answer:
         _check_known(call.service, call.action)
@@ -198,6 +190,21 @@ class Application:
             result = _run(ebs_direct.ACTIONS[action], call)
         status = {"StartSnapshot": 201, "CompleteSnapshot": 202}.get(action, 200)
         return status, [("Content-Type", "application/json")], protocol.write_json(result)
+
+
+def _parameters(service: str, action: str, request: dict[str, Any]) -> dict[str, Any]:
+    if rest_json.speaks(service):
+        return rest_json.parse(service, action, request)
+    return protocol.parse(service, action, request["form"], request["body"])
+
+
+def _written(service: str, action: str, result: dict[str, Any], request_id: str) -> Answer:
+    if rest_json.speaks(service):
+        return rest_json.write(service, action, result)
+    if protocol.speaks_json(service):
+        return 200, [("Content-Type", "application/x-amz-json-1.1")], protocol.write_json(result)
+    body = protocol.write_xml(service, action, result, request_id)
+    return 200, [("Content-Type", "text/xml;charset=UTF-8")], body
 
 
 def _refusal(service: str, request: dict[str, Any], error: AwsError, request_id: str) -> Answer:
