@@ -7,6 +7,8 @@ GET    /volumes/{id}/fingerprint        {"fingerprint"}: cheap, equal exactly wh
                                         from zeros at the end (also /snapshots/{id}/fingerprint)
 GET    /contents/{arn}                  the bytes of a database or warehouse, or of one of its snapshots
 PUT    /contents/{arn}                  replaces the bytes of a database or warehouse
+GET    /efs/{id}/files                  {path: sha256} of every file of an EFS file system
+GET    /efs/{id}/files/{path}           the bytes of one file (also PUT, which writes them, and DELETE)
 GET    /calls?since=N[&limit=M]         {"calls": [{seq, service, action, account, region, time, error, ids}]}
 GET    /calls/count?since=N             {"total", "by_action", "errors", "last"}
 GET    /faults                          {"faults": […]}
@@ -30,6 +32,8 @@ POST   /snapshots/{id}/fail             {"message"?}: the snapshot ends, or has 
 GET    /objects[?account=&region=]      every volume, snapshot, image and instance with its tags
 GET    /health                          {"status": "ok", "stored_bytes"}
 POST   /reset                           forgets everything but the port
+
+Routes that take or give raw bytes of one service stand in the ``CONTROL`` table of a module of that service.
 """
 
 import json
@@ -40,7 +44,7 @@ from urllib.parse import parse_qs
 
 from moto.ec2.models import ec2_backends
 
-from cpm.simulator import reset, ses, sns
+from cpm.simulator import contents_control, efs_control, reset, ses, sns
 from cpm.simulator.blocks import BlockMap, fingerprint
 from cpm.simulator.errors import AwsError
 from cpm.simulator.identity import Key, unknown_key
@@ -49,6 +53,11 @@ from cpm.simulator.world import Snapshot, Volume, World
 
 Request = dict[str, Any]
 PIECE = 8 * 1024 * 1024
+# Method, path, and what answers with bytes or with what becomes JSON, given the world, the body and the path's groups.
+RAW: tuple[tuple[str, re.Pattern[str], Callable[..., Any]], ...] = (
+    *contents_control.CONTROL,
+    *efs_control.CONTROL,
+)
 
 
 class Control:
@@ -91,23 +100,21 @@ class Control:
             content = re.fullmatch(r"/(volumes|snapshots)/([^/]+)/content", path)
             if content and method == "GET":
                 return self._send_content(environ, start_response, *content.groups())
-            held = re.fullmatch(r"/contents/(arn:.+)", path)
-            if held and method == "GET":
-                return self._send_held(start_response, held[1])
-            if held and method == "PUT":
-                result = self._write_held(environ, held[1])
-            elif content and method == "PUT" and content[1] == "volumes":
+            if content and method == "PUT" and content[1] == "volumes":
                 result = self._write_content(environ, query, content[2])
             else:
-                result = self._route(environ, method, path, query)
+                result = self._raw(environ, method, path)
+                if result is None:
+                    result = self._route(environ, method, path, query)
             status, body = "200 OK", result
         except AwsError as error:
             status = (
                 "404 Not Found" if error.code.endswith(("NotFound", "NoSuchRoute")) else "400 Bad Request"
             )
             body = {"error": error.code, "message": error.message}
-        payload = json.dumps(body, default=str).encode()
-        start_response(status, [("Content-Type", "application/json"), ("Content-Length", str(len(payload)))])
+        payload = body if isinstance(body, bytes) else json.dumps(body, default=str).encode()
+        kind = "application/octet-stream" if isinstance(body, bytes) else "application/json"
+        start_response(status, [("Content-Type", kind), ("Content-Length", str(len(payload)))])
         return [payload]
 
     def _route(self, environ: dict[str, Any], method: str, path: str, query: dict[str, str]) -> Any:
@@ -124,20 +131,15 @@ class Control:
                 return handler({"json": parsed, "query": query}, *match.groups())
         raise AwsError("NoSuchRoute", f"{method} {path}")
 
-    def _send_held(self, start_response: Callable[..., Any], arn: str) -> Iterable[bytes]:
-        with self.world.lock:
-            data = self.world.state.contents.read(arn)
-        start_response(
-            "200 OK", [("Content-Type", "application/octet-stream"), ("Content-Length", str(len(data)))]
-        )
-        return [data]
-
-    def _write_held(self, environ: dict[str, Any], arn: str) -> Any:
-        data = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
-        with self.world.lock:
-            self.world.changes += 1
-            self.world.state.contents.write(arn, data)
-        return {"bytes": len(data)}
+    def _raw(self, environ: dict[str, Any], method: str, path: str) -> Any:
+        """What a service's own route answers; None when there is no such route."""
+        for verb, pattern, handler in RAW:
+            match = pattern.fullmatch(path)
+            if match and verb == method:
+                body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
+                with self.world.lock:
+                    return handler(self.world, body, *match.groups())
+        return None
 
     # -- bytes --------------------------------------------------------------------------------------------
 

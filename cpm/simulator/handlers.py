@@ -1,6 +1,13 @@
 """Which function answers which action; what is not in this table is answered by moto."""
 
 from cpm.simulator import (
+    backup_copies,
+    backup_jobs,
+    backup_points,
+    backup_restores,
+    backup_vaults,
+    efs,
+    efs_mounts,
     iam,
     image_sharing,
     images,
@@ -19,6 +26,7 @@ from cpm.simulator import (
 from cpm.simulator.call import Handler
 
 EC2 = (tags, volumes, snapshots, snapshot_copies, images, image_sharing, instances, placements, kms)
+BACKUP = (backup_vaults, backup_jobs, backup_points, backup_copies, backup_restores)
 
 HANDLERS: dict[tuple[str, str], Handler] = {
     **{("ec2", action): handler for module in EC2 for action, handler in module.ACTIONS.items()},
@@ -26,11 +34,17 @@ HANDLERS: dict[tuple[str, str], Handler] = {
     **{("iam", action): handler for action, handler in iam.ACTIONS.items()},
     **{("ssm", action): handler for action, handler in ssm.ACTIONS.items()},
     **{("sns", action): handler for action, handler in sns.ACTIONS.items()},
+    **{("backup", action): handler for module in BACKUP for action, handler in module.ACTIONS.items()},
+    **{
+        ("elasticfilesystem", action): handler
+        for m in (efs, efs_mounts)
+        for action, handler in m.ACTIONS.items()
+    },
     **{("ses", action): handler for action, handler in ses.ACTIONS.items()},
 }
 
 # Of these services moto answers nothing, since it knows nothing of what the handlers above keep.
-OURS_ALONE = frozenset({"sns", "ses"})
+OURS_ALONE = frozenset({"sns", "ses", "backup", "elasticfilesystem"})
 
 # moto would answer these from bookkeeping of its own that knows none of our volumes, snapshots, images and
 # launches: an empty list that looks like the truth. They are refused instead.

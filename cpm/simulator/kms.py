@@ -23,12 +23,21 @@ def default_key(account: str, region: str) -> str:
     return str(backend.default_kms_key_id or managed_key(account, region).arn)
 
 
-def managed_key(account: str, region: str) -> Key:
-    """The AWS managed key ``aws/ebs`` of an account and region, made on first use."""
+def managed_key(account: str, region: str, alias: str = EBS_ALIAS) -> Key:
+    """An AWS managed key of an account and region (``aws/ebs`` when none is named), made on first use."""
     backend = kms_backends[account][region]
-    key = backend.keys[backend.any_id_to_key_id(EBS_ALIAS)]
+    key = _in(backend, alias)
+    if key is None:
+        key = backend.create_key(None, "ENCRYPT_DECRYPT", "SYMMETRIC_DEFAULT", "Default key", None)
+        backend.create_alias(key.id, alias)
     key.key_manager = "AWS"
     return key
+
+
+def is_aws_managed(arn: str) -> bool:
+    """Whether AWS keeps a key for one of its services; nobody can change the policy of such a key."""
+    found = _find(arn)
+    return found is not None and found.key_manager == "AWS"
 
 
 def is_managed(arn: str) -> bool:

@@ -13,9 +13,11 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from moto.ec2.models import ec2_backends
 
+from cpm.simulator.backup_model import BackupJob, CopyJob, RecoveryPoint, RestoreJob, Vault
 from cpm.simulator.blocks import GIB, BlockMap, BlockStore
 from cpm.simulator.calls import CallLog
 from cpm.simulator.contents import Contents
+from cpm.simulator.efs_model import FileSystem
 from cpm.simulator.faults import Faults
 from cpm.simulator.identity import Identities
 from cpm.simulator.timing import Limits, Settling, Timing, now
@@ -234,6 +236,12 @@ class State:
     # SNS topics by ARN, and the status of SES addresses by account and region.
     topics: dict[str, Any] = field(default_factory=dict)
     mail_identities: dict[tuple[str, str], dict[str, str]] = field(default_factory=dict)
+    file_systems: Shelf[FileSystem] = field(default_factory=Shelf)
+    backup_vaults: Shelf[Vault] = field(default_factory=Shelf)
+    recovery_points: Shelf[RecoveryPoint] = field(default_factory=Shelf)
+    backup_jobs: Shelf[BackupJob] = field(default_factory=Shelf)
+    copy_jobs: Shelf[CopyJob] = field(default_factory=Shelf)
+    restore_jobs: Shelf[RestoreJob] = field(default_factory=Shelf)
     placement_groups: dict[tuple[str, str], dict[str, dict[str, Any]]] = field(default_factory=dict)
     disabled_regions: dict[str, str] = field(default_factory=dict)
     contents: Contents = field(default_factory=Contents)
