@@ -1,6 +1,7 @@
 """Which function answers which action; what is not in this table is answered by moto."""
 
 from cpm.simulator import (
+    dynamodb,
     iam,
     image_sharing,
     images,
@@ -26,6 +27,7 @@ HANDLERS: dict[tuple[str, str], Handler] = {
     **{("iam", action): handler for action, handler in iam.ACTIONS.items()},
     **{("ssm", action): handler for action, handler in ssm.ACTIONS.items()},
     **{("sns", action): handler for action, handler in sns.ACTIONS.items()},
+    **{("dynamodb", action): handler for action, handler in dynamodb.ACTIONS.items()},
     **{("ses", action): handler for action, handler in ses.ACTIONS.items()},
 }
 

@@ -234,6 +234,8 @@ class State:
     # SNS topics by ARN, and the status of SES addresses by account and region.
     topics: dict[str, Any] = field(default_factory=dict)
     mail_identities: dict[tuple[str, str], dict[str, str]] = field(default_factory=dict)
+    # Of DynamoDB; the tables themselves are moto's.
+    table_backups: Shelf[Any] = field(default_factory=Shelf)
     placement_groups: dict[tuple[str, str], dict[str, dict[str, Any]]] = field(default_factory=dict)
     disabled_regions: dict[str, str] = field(default_factory=dict)
     contents: Contents = field(default_factory=Contents)
