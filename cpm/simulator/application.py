@@ -18,7 +18,7 @@ from botocore.model import OperationNotFoundError
 from moto.core.exceptions import ServiceException
 from werkzeug.exceptions import HTTPException
 
-from cpm.simulator import ebs_direct, moto_base, protocol, rest_json, s3_archive, s3_names
+from cpm.simulator import dynamodb_tables, ebs_direct, moto_base, protocol, rest_json, s3_archive, s3_names
 from cpm.simulator.call import Call
 from cpm.simulator.control import Control
 from cpm.simulator.errors import AwsError
@@ -41,6 +41,7 @@ class Application:
         self.world = world
         moto_base.patch()
         s3_archive.patch()
+        dynamodb_tables.patch(world)
         self.moto = moto_base.application()
         self.control = Control(world)
         self.draining = threading.Event()
@@ -166,6 +167,8 @@ class Application:
             )
         with self.world.lock:
             self.world.changes += 1
+            if call.service == "dynamodb":
+                dynamodb_tables.guard(call)
             if (call.service, call.action) == ("s3", "RestoreObject"):
                 return s3_archive.restore(call), [("Content-Type", "application/xml")], b""
             return moto_base.answer(

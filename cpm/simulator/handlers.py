@@ -1,11 +1,14 @@
 """Which function answers which action; what is not in this table is answered by moto."""
 
+from typing import Protocol
+
 from cpm.simulator import (
     backup_copies,
     backup_jobs,
     backup_points,
     backup_restores,
     backup_vaults,
+    dynamodb,
     efs,
     efs_mounts,
     iam,
@@ -25,22 +28,31 @@ from cpm.simulator import (
 )
 from cpm.simulator.call import Handler
 
-EC2 = (tags, volumes, snapshots, snapshot_copies, images, image_sharing, instances, placements, kms)
-BACKUP = (backup_vaults, backup_jobs, backup_points, backup_copies, backup_restores)
+
+class Part(Protocol):
+    """A module that answers some actions of a service."""
+
+    ACTIONS: dict[str, Handler]
+
+
+PARTS: dict[str, tuple[Part, ...]] = {
+    "backup": (backup_vaults, backup_jobs, backup_points, backup_copies, backup_restores),
+    "dynamodb": (dynamodb,),
+    "ec2": (tags, volumes, snapshots, snapshot_copies, images, image_sharing, instances, placements, kms),
+    "elasticfilesystem": (efs, efs_mounts),
+    "iam": (iam,),
+    "ses": (ses,),
+    "sns": (sns,),
+    "ssm": (ssm,),
+    "sts": (sts,),
+}
+"""The modules of each service, by the name that requests are signed with."""
 
 HANDLERS: dict[tuple[str, str], Handler] = {
-    **{("ec2", action): handler for module in EC2 for action, handler in module.ACTIONS.items()},
-    **{("sts", action): handler for action, handler in sts.ACTIONS.items()},
-    **{("iam", action): handler for action, handler in iam.ACTIONS.items()},
-    **{("ssm", action): handler for action, handler in ssm.ACTIONS.items()},
-    **{("sns", action): handler for action, handler in sns.ACTIONS.items()},
-    **{("backup", action): handler for module in BACKUP for action, handler in module.ACTIONS.items()},
-    **{
-        ("elasticfilesystem", action): handler
-        for m in (efs, efs_mounts)
-        for action, handler in m.ACTIONS.items()
-    },
-    **{("ses", action): handler for action, handler in ses.ACTIONS.items()},
+    (service, action): handler
+    for service, parts in PARTS.items()
+    for part in parts
+    for action, handler in part.ACTIONS.items()
 }
 
 # Of these services moto answers nothing, since it knows nothing of what the handlers above keep.

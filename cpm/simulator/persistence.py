@@ -1,6 +1,6 @@
 """The world on disk, so that it survives a restart: one file, replaced atomically.
 
-Kept: everything in ``world.State``, and moto's EC2, IAM and KMS backends. Not kept: faults, the call log, and
+Kept: everything in ``world.State``, and moto's DynamoDB, EC2, IAM and KMS backends. Not kept: faults, the call log, and
 what moto alone holds for other services.
 """
 
@@ -16,6 +16,7 @@ import structlog
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from moto.core.base_backend import BackendDict
+from moto.dynamodb.models import dynamodb_backends
 from moto.ec2.models import ec2_backends
 from moto.iam.models import iam_backends
 from moto.kms.models import kms_backends
@@ -29,7 +30,12 @@ VERSION = 1
 # Never more than a twentieth of the time goes into saving, and never more often than this.
 LEAST_SECONDS_BETWEEN_SAVES = 2.0
 SHARE_OF_TIME = 20
-MOTO: dict[str, BackendDict[Any]] = {"ec2": ec2_backends, "iam": iam_backends, "kms": kms_backends}
+MOTO: dict[str, BackendDict[Any]] = {
+    "dynamodb": dynamodb_backends,
+    "ec2": ec2_backends,
+    "iam": iam_backends,
+    "kms": kms_backends,
+}
 
 
 def _key_from_pem(pem: bytes) -> Any:

@@ -242,6 +242,8 @@ class State:
     backup_jobs: Shelf[BackupJob] = field(default_factory=Shelf)
     copy_jobs: Shelf[CopyJob] = field(default_factory=Shelf)
     restore_jobs: Shelf[RestoreJob] = field(default_factory=Shelf)
+    # Of DynamoDB; the tables themselves are moto's.
+    table_backups: Shelf[Any] = field(default_factory=Shelf)
     placement_groups: dict[tuple[str, str], dict[str, dict[str, Any]]] = field(default_factory=dict)
     disabled_regions: dict[str, str] = field(default_factory=dict)
     contents: Contents = field(default_factory=Contents)
