@@ -7,6 +7,14 @@ from cpm.simulator import (
     instances,
     kms,
     placements,
+    rds_clusters,
+    rds_engines,
+    rds_instances,
+    rds_networks,
+    rds_restores,
+    rds_snapshot_copies,
+    rds_snapshots,
+    rds_tags,
     ses,
     snapshot_copies,
     snapshots,
@@ -19,9 +27,15 @@ from cpm.simulator import (
 from cpm.simulator.call import Handler
 
 EC2 = (tags, volumes, snapshots, snapshot_copies, images, image_sharing, instances, placements, kms)
+# Aurora, DocumentDB and Neptune too: they sign as RDS.
+RDS = (
+    rds_instances, rds_clusters, rds_snapshots, rds_snapshot_copies, rds_restores, rds_networks, rds_engines,
+    rds_tags,
+)  # fmt: skip
 
 HANDLERS: dict[tuple[str, str], Handler] = {
     **{("ec2", action): handler for module in EC2 for action, handler in module.ACTIONS.items()},
+    **{("rds", action): handler for module in RDS for action, handler in module.ACTIONS.items()},
     **{("sts", action): handler for action, handler in sts.ACTIONS.items()},
     **{("iam", action): handler for action, handler in iam.ACTIONS.items()},
     **{("ssm", action): handler for action, handler in ssm.ACTIONS.items()},
@@ -30,7 +44,7 @@ HANDLERS: dict[tuple[str, str], Handler] = {
 }
 
 # Of these services moto answers nothing, since it knows nothing of what the handlers above keep.
-OURS_ALONE = frozenset({"sns", "ses"})
+OURS_ALONE = frozenset({"sns", "ses", "rds"})
 
 # moto would answer these from bookkeeping of its own that knows none of our volumes, snapshots, images and
 # launches: an empty list that looks like the truth. They are refused instead.
