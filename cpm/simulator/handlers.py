@@ -9,6 +9,7 @@ from cpm.simulator import (
     placements,
     rds_clusters,
     rds_engines,
+    rds_exports,
     rds_instances,
     rds_networks,
     rds_restores,
@@ -30,7 +31,7 @@ EC2 = (tags, volumes, snapshots, snapshot_copies, images, image_sharing, instanc
 # Aurora, DocumentDB and Neptune too: they sign as RDS.
 RDS = (
     rds_instances, rds_clusters, rds_snapshots, rds_snapshot_copies, rds_restores, rds_networks, rds_engines,
-    rds_tags,
+    rds_tags, rds_exports,
 )  # fmt: skip
 
 HANDLERS: dict[tuple[str, str], Handler] = {

@@ -30,7 +30,7 @@ def create(call: Call) -> dict[str, Any]:
         version=params.get("EngineVersion", offered.version),
         port=rds_engines.check_port(params.get("Port", offered.port)),
         key=rds_keys.of_new(call),
-        username=params.get("MasterUsername", offered.username),
+        username=params.get("MasterUsername", "admin"),
         database_name=params.get("DatabaseName"),
         storage=1,
         storage_type=params.get("StorageType", offered.storage[0]),

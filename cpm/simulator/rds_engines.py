@@ -45,8 +45,6 @@ class Engine:
     # Smallest allocation in GiB; 0 where a cluster's storage grows by itself.
     least: int = 20
     clustered: bool = False
-    # What stands in a final snapshot's and an instance's master user when none is given.
-    username: str = "admin"
 
 
 OPEN = (*INTEL, *GRAVITON)
@@ -57,7 +55,7 @@ AURORA_CLASSES = (*BURST, "db.t3.large", "db.t4g.large", *MEMORY, "db.serverless
 ENGINES: dict[str, Engine] = {
     "mysql": Engine("8.0.42", 3306, GPL, OPEN),
     "mariadb": Engine("10.11.11", 3306, GPL, OPEN),
-    "postgres": Engine("16.8", 5432, "postgresql-license", OPEN, username="postgres"),
+    "postgres": Engine("16.8", 5432, "postgresql-license", OPEN),
     "oracle-se2": Engine("19.0.0.0.ru-2025-04.rur-2025-04.r1", 1521, "license-included", INTEL),
     "oracle-ee": Engine("19.0.0.0.ru-2025-04.rur-2025-04.r1", 1521, "bring-your-own-license", INTEL),
     "sqlserver-ex": Engine("15.00.4430.1.v1", 1433, "license-included", INTEL),
@@ -65,7 +63,7 @@ ENGINES: dict[str, Engine] = {
     "sqlserver-se": Engine("15.00.4430.1.v1", 1433, "license-included", INTEL),
     "sqlserver-ee": Engine("15.00.4430.1.v1", 1433, "license-included", INTEL),
     "aurora-mysql": Engine("8.0.mysql_aurora.3.08.2", 3306, GPL, AURORA_CLASSES, AURORA, 0, True),
-    "aurora-postgresql": Engine("16.8", 5432, "postgresql-license", AURORA_CLASSES, AURORA, 0, True, "postgres"),
+    "aurora-postgresql": Engine("16.8", 5432, "postgresql-license", AURORA_CLASSES, AURORA, 0, True),
     "docdb": Engine("5.0.0", 27017, "na", (*BURST, *MEMORY), ("standard", "iopt1"), 0, True),
     "neptune": Engine("1.4.5.1", 8182, "amazon-license", (*BURST, *MEMORY, "db.serverless"), ("standard", "iopt1"), 0, True),
 }  # fmt: skip
