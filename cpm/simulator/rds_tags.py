@@ -3,7 +3,7 @@
 from typing import Any
 
 from cpm.simulator.call import Call
-from cpm.simulator.errors import invalid
+from cpm.simulator.errors import AwsError, invalid
 from cpm.simulator.rds_model import Held
 from cpm.simulator.rds_names import KINDS, missing, shelf
 
@@ -13,6 +13,8 @@ MOST = 50
 
 def given(call: Call) -> dict[str, str]:
     """The tags of a call that makes something; raises InvalidParameterValue for what AWS does not take."""
+    if call.params.get("TagSpecifications"):
+        raise AwsError("UnsupportedOperation", "The simulator takes tags of databases in Tags only.")
     return _checked({tag["Key"]: tag.get("Value", "") for tag in call.params.get("Tags", ())})
 
 
