@@ -31,7 +31,7 @@ from cpm.simulator.world import World
 log = structlog.get_logger(__name__)
 
 Answer = tuple[int, list[tuple[str, str]], bytes]
-ID_PARAMETER = re.compile(r"(\w+Id)(?:s|\.\d+)?$|^Resource\w*\.\d+$|^Name$")
+ID_PARAMETER = re.compile(r"(\w+Id(?:entifier)?)(?:s|\.\d+)?$|^Resource\w*\.\d+$|^Name$")
 
 
 class Application:
@@ -284,7 +284,7 @@ def _ids(service: str, request: dict[str, Any]) -> dict[str, str]:
 
 def _check_known(service: str, action: str) -> None:
     """AWS: Common errors, InvalidAction."""
-    if service not in ("ec2", "iam", "sts"):
+    if service not in ("ec2", "iam", "sts", "rds"):
         return
     try:
         protocol.operation_model(service, action)

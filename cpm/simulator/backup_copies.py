@@ -87,11 +87,11 @@ def _obstacle(call: Call, source: RecoveryPoint, vault: Vault | None) -> str | N
         return None
     if not backup_vaults.admits_copy(vault, call.account):
         return "Access Denied trying to call AWS Backup service"
-    if kms.is_aws_managed(vault.key_arn):
+    if kms.is_managed(vault.key_arn):
         return (
             "The destination backup vault is encrypted with an AWS managed key; use a customer managed key."
         )
-    if not kms.is_aws_managed(source.key_arn) and kms.usable(
+    if not kms.is_managed(source.key_arn) and kms.usable(
         source.key_arn, vault.account, f"arn:aws:iam::{vault.account}:root"
     ):
         return "The source KMS key is not shared with the destination account."

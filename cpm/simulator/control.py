@@ -29,7 +29,8 @@ POST   /sns/confirm                     {"topic", "endpoint"}: the owner of the 
 GET    /ses                             {"identities": [{account, region, address, status}]}
 POST   /ses                             {"address", "status"?}: the owner confirms it, or the status is set otherwise
 POST   /snapshots/{id}/fail             {"message"?}: the snapshot ends, or has ended, in ``error``
-GET    /objects[?account=&region=]      every volume, snapshot, image and instance with its tags
+GET    /objects[?account=&region=]      every volume, snapshot, image, instance, database and its
+                                        snapshots with its tags; kinds of databases only where there are any
 GET    /health                          {"status": "ok", "stored_bytes"}
 POST   /reset                           forgets everything but the port
 
@@ -44,7 +45,7 @@ from urllib.parse import parse_qs
 
 from moto.ec2.models import ec2_backends
 
-from cpm.simulator import contents_control, efs_control, reset, ses, sns
+from cpm.simulator import contents_control, efs_control, rds_objects, reset, ses, sns
 from cpm.simulator.blocks import BlockMap, fingerprint
 from cpm.simulator.errors import AwsError
 from cpm.simulator.identity import Key, unknown_key
@@ -350,6 +351,7 @@ class Control:
         with self.world.lock:
             found = {kind: self._listed(kind, query) for kind in ("volumes", "snapshots", "images")}
             found["instances"] = list(self._instances(query))
+            found.update(rds_objects.everything(self.world.state, query))
         return {"counts": {kind: len(items) for kind, items in found.items()}, **found}
 
     def _listed(self, kind: str, query: dict[str, str]) -> list[dict[str, Any]]:

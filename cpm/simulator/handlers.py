@@ -1,6 +1,6 @@
 """Which function answers which action; what is not in this table is answered by moto."""
 
-from typing import Protocol
+from types import ModuleType
 
 from cpm.simulator import (
     backup_copies,
@@ -17,6 +17,15 @@ from cpm.simulator import (
     instances,
     kms,
     placements,
+    rds_clusters,
+    rds_engines,
+    rds_exports,
+    rds_instances,
+    rds_networks,
+    rds_restores,
+    rds_snapshot_copies,
+    rds_snapshots,
+    rds_tags,
     ses,
     snapshot_copies,
     snapshots,
@@ -28,25 +37,30 @@ from cpm.simulator import (
 )
 from cpm.simulator.call import Handler
 
-
-class Part(Protocol):
-    """A module that answers some actions of a service."""
-
-    ACTIONS: dict[str, Handler]
-
-
-PARTS: dict[str, tuple[Part, ...]] = {
+PARTS: dict[str, tuple[ModuleType, ...]] = {
     "backup": (backup_vaults, backup_jobs, backup_points, backup_copies, backup_restores),
     "dynamodb": (dynamodb,),
     "ec2": (tags, volumes, snapshots, snapshot_copies, images, image_sharing, instances, placements, kms),
     "elasticfilesystem": (efs, efs_mounts),
     "iam": (iam,),
+    # Aurora, DocumentDB and Neptune too: they sign as RDS.
+    "rds": (
+        rds_instances,
+        rds_clusters,
+        rds_snapshots,
+        rds_snapshot_copies,
+        rds_restores,
+        rds_networks,
+        rds_engines,
+        rds_tags,
+        rds_exports,
+    ),
     "ses": (ses,),
     "sns": (sns,),
     "ssm": (ssm,),
     "sts": (sts,),
 }
-"""The modules of each service, by the name that requests are signed with."""
+"""The modules of each service, by the name that requests are signed with; each has a table `ACTIONS` of handlers."""
 
 HANDLERS: dict[tuple[str, str], Handler] = {
     (service, action): handler
@@ -56,7 +70,7 @@ HANDLERS: dict[tuple[str, str], Handler] = {
 }
 
 # Of these services moto answers nothing, since it knows nothing of what the handlers above keep.
-OURS_ALONE = frozenset({"sns", "ses", "backup", "elasticfilesystem"})
+OURS_ALONE = frozenset({"backup", "elasticfilesystem", "rds", "ses", "sns"})
 
 # moto would answer these from bookkeeping of its own that knows none of our volumes, snapshots, images and
 # launches: an empty list that looks like the truth. They are refused instead.

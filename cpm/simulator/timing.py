@@ -47,11 +47,15 @@ class Limits:
 
     AWS: EBS endpoints and quotas. 20 copies at a time may run to one destination region of an account.
     ``seconds_between_snapshots`` is AWS's rate of snapshots of one volume (0 switches it off).
+    AWS: RDS User Guide, Quotas and constraints, and Copying a DB snapshot, for the ``database`` ones, each of which
+    counts snapshots of instances and of clusters apart.
     """
 
     concurrent_copies: int = 20
     seconds_between_snapshots: float = 0.0
     block_token_seconds: float = 604800.0
+    manual_database_snapshots: int = 100
+    concurrent_database_copies: int = 20
 
 
 def change(target: Timing | Limits, wanted: dict[str, Any]) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from cpm.simulator.contents import Contents
 from cpm.simulator.efs_model import FileSystem
 from cpm.simulator.faults import Faults
 from cpm.simulator.identity import Identities
+from cpm.simulator.rds_model import DatabaseSnapshot, DBCluster, DBInstance, ExportTask, SubnetGroup
 from cpm.simulator.timing import Limits, Settling, Timing, now
 
 
@@ -229,6 +230,13 @@ class State:
     snapshots: Shelf[Snapshot] = field(default_factory=Shelf)
     images: Shelf[Image] = field(default_factory=Shelf)
     launches: dict[str, Launch] = field(default_factory=dict)
+    # By ARN.
+    db_instances: Shelf[DBInstance] = field(default_factory=Shelf)
+    db_clusters: Shelf[DBCluster] = field(default_factory=Shelf)
+    db_snapshots: Shelf[DatabaseSnapshot] = field(default_factory=Shelf)
+    db_cluster_snapshots: Shelf[DatabaseSnapshot] = field(default_factory=Shelf)
+    db_subnet_groups: Shelf[SubnetGroup] = field(default_factory=Shelf)
+    db_exports: Shelf[ExportTask] = field(default_factory=Shelf)
     # (account, region, action, client token) -> (parameters, answer)
     tokens: dict[tuple[str, str, str, str], tuple[str, Any]] = field(default_factory=dict)
     agents: dict[str, dict[str, Any]] = field(default_factory=dict)
