@@ -186,6 +186,14 @@ NAMED_OTHERWISE: Mapping[str, str] = {
 }
 """Calls of S3 whose IAM action has another name."""
 
+_PREFIXES: Mapping[str, str] = {"efs": "elasticfilesystem", "docdb": "rds", "neptune": "rds"}
+
+
+def action_of(service: str, action: str) -> str:
+    """The IAM action of a call, by the service's boto name and the call's."""
+    return f"{_PREFIXES.get(service, service)}:{NAMED_OTHERWISE.get(action, action)}"
+
+
 SERVER_ROLE = "arn:aws:iam::111111111111:role/cpm-server"
 EXTERNAL_ID = "choose-an-external-id"
 

@@ -123,7 +123,7 @@ def test_flows_call_only_what_is_declared(world: World) -> None:
         catalogue.rebuild(actor=world.actor, account=world.account, regions=["us-east-1"], server_id=None, now=timezone.now())
         gateway.regions_enabled(identity_of(world.account, session="test"))
 
-    made = {f"{service}:{iam.NAMED_OTHERWISE.get(action, action)}" for service, action in calls}
+    made = {iam.action_of(service, action) for service, action in calls}
     assert made - declared() - FREE == set()
     for group in ("ec2:CreateSnapshots", "ec2:CreateImage", "ec2:CopySnapshot", "ec2:CopyImage", "ec2:DeleteSnapshot",
                   "ec2:ModifySnapshotAttribute", "ec2:RunInstances", "ebs:PutSnapshotBlock", "kms:ListAliases",

@@ -2,7 +2,7 @@
 
 import time
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from django.utils import timezone
@@ -11,8 +11,8 @@ from cpm.flows.identities import encrypt_secret
 from cpm.flows.table import ENGINE
 from cpm.jobs import runner, sweeper
 from cpm.lib.states import Authentication
-from cpm.models import Account, Actor, Backup, Job, LogLine, Policy, Region, Step, Target, User
-from cpm.services import backups
+from cpm.models import Account, Actor, Backup, Job, LogLine, Policy, Recovery, Region, Step, Target, User
+from cpm.services import backups, recoveries
 from tests import factories
 from tests.simulated_aws import DEFAULT_ACCOUNT, SimulatedAws
 
@@ -91,6 +91,12 @@ class World:
     def expire_leases(self) -> None:
         """What the tick finds after workers have died."""
         Step.objects.filter(state="running").update(lease_until=timezone.now() - timedelta(seconds=1))
+
+    def now(self) -> datetime:
+        return timezone.now()
+
+    def abort(self, recovery: Recovery) -> None:
+        recoveries.abort(actor=self.actor, recovery=recovery)
 
     def log(self, backup: Backup) -> list[str]:
         lines = LogLine.objects.filter(subject_type="backup", subject_id=backup.pk).order_by("id")

@@ -186,7 +186,7 @@ def test_s3_keys_with_odd_names_are_signed_right(aws: SimulatedAws, refused) -> 
 def test_refusal_speaks_the_protocol_of_its_service(aws: SimulatedAws, refused) -> None:
     """AWS: Common errors; each service answers errors in its own protocol."""
     with refused("UnsupportedOperation"):
-        aws.client("backup").list_backup_jobs()
+        aws.client("backup").list_report_plans()
     with refused("UnsupportedOperation"):
         aws.client("pricing").describe_services()
 

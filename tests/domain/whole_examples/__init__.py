@@ -1,0 +1,6 @@
+"""An example of each resource type that AWS snapshots as a whole, for the suite that runs for every type."""
+
+from tests.domain.whole_examples.base import Example
+from tests.domain.whole_examples.dynamodb_table import TableExample
+
+EXAMPLES: dict[str, Example] = {example.key: example for example in (TableExample(),)}
