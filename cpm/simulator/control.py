@@ -27,6 +27,7 @@ POST   /sns/confirm                     {"topic", "endpoint"}: the owner of the 
 GET    /ses                             {"identities": [{account, region, address, status}]}
 POST   /ses                             {"address", "status"?}: the owner confirms it, or the status is set otherwise
 POST   /snapshots/{id}/fail             {"message"?}: the snapshot ends, or has ended, in ``error``
+POST   /automated/{arn}                 Redshift takes an automated snapshot now; {"snapshot"}
 GET    /objects[?account=&region=]      every volume, snapshot, image and instance with its tags
 GET    /health                          {"status": "ok", "stored_bytes"}
 POST   /reset                           forgets everything but the port
@@ -44,6 +45,7 @@ from cpm.simulator import reset, ses, sns
 from cpm.simulator.blocks import BlockMap, fingerprint
 from cpm.simulator.errors import AwsError
 from cpm.simulator.identity import Key, unknown_key
+from cpm.simulator.redshift_taking import take_automated_of
 from cpm.simulator.timing import change
 from cpm.simulator.world import Snapshot, Volume, World
 
@@ -77,6 +79,7 @@ class Control:
             ("GET", re.compile("/ses"), lambda request: {"identities": ses.shown(world.state)}),
             ("POST", re.compile("/ses"), self.settle_address),
             ("POST", re.compile("/snapshots/([^/]+)/fail"), self.fail_snapshot),
+            ("POST", re.compile("/automated/(arn:.+)"), lambda _, arn: take_automated_of(world, arn)),
             ("GET", re.compile("/objects"), self.objects),
             ("POST", re.compile("/reset"), self.reset),
             ("GET", re.compile("/(volumes|snapshots)/([^/]+)/sha256"), self.sha256),

@@ -8,6 +8,12 @@ from cpm.simulator import (
     instances,
     kms,
     placements,
+    redshift_clusters,
+    redshift_copies,
+    redshift_networks,
+    redshift_restores,
+    redshift_snapshots,
+    redshift_tags,
     ses,
     snapshot_copies,
     snapshots,
@@ -20,6 +26,14 @@ from cpm.simulator import (
 from cpm.simulator.call import Handler
 
 EC2 = (tags, volumes, snapshots, snapshot_copies, images, image_sharing, instances, placements, kms)
+REDSHIFT = (
+    redshift_clusters,
+    redshift_networks,
+    redshift_snapshots,
+    redshift_copies,
+    redshift_restores,
+    redshift_tags,
+)
 
 HANDLERS: dict[tuple[str, str], Handler] = {
     **{("ec2", action): handler for module in EC2 for action, handler in module.ACTIONS.items()},
@@ -27,12 +41,13 @@ HANDLERS: dict[tuple[str, str], Handler] = {
     **{("iam", action): handler for action, handler in iam.ACTIONS.items()},
     **{("ssm", action): handler for action, handler in ssm.ACTIONS.items()},
     **{("sns", action): handler for action, handler in sns.ACTIONS.items()},
+    **{("redshift", action): handler for module in REDSHIFT for action, handler in module.ACTIONS.items()},
     **{("dynamodb", action): handler for action, handler in dynamodb.ACTIONS.items()},
     **{("ses", action): handler for action, handler in ses.ACTIONS.items()},
 }
 
 # Of these services moto answers nothing, since it knows nothing of what the handlers above keep.
-OURS_ALONE = frozenset({"sns", "ses"})
+OURS_ALONE = frozenset({"redshift", "sns", "ses"})
 
 # moto would answer these from bookkeeping of its own that knows none of our volumes, snapshots, images and
 # launches: an empty list that looks like the truth. They are refused instead.

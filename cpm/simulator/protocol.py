@@ -101,7 +101,8 @@ def _value(shape: Shape, node: Any, ec2: bool) -> Any:
     if isinstance(shape, ListShape):
         if not isinstance(node, dict):
             return []
-        items = node.get("member", node) if not ec2 else node
+        element = str(shape.member.serialization.get("name", "member"))
+        items = node.get(element, node) if not ec2 else node
         numbered = sorted((int(key), item) for key, item in items.items() if key.isdigit())
         return [_value(shape.member, item, ec2) for _, item in numbered]
     if shape.type_name in ("integer", "long"):
