@@ -34,5 +34,6 @@ urlpatterns = [
     path("", include("api.endpoints.token")),
     path("", include("api.endpoints.users")),
     path("", include("api.endpoints.worker_tags")),
+    path("", include("api.endpoints.whole_resources")),
     path("", include("api.endpoints.workers")),
 ]

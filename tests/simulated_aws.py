@@ -149,6 +149,16 @@ class SimulatedAws:
         digest: str = self.control("GET", f"/{_kind(object_id)}/{object_id}/fingerprint")["fingerprint"]
         return digest
 
+    def fill(self, arn: str, data: bytes) -> None:
+        """Replaces what is in a database."""
+        requests.put(f"{self.control_url}/contents/{arn}", data=data, timeout=120).raise_for_status()
+
+    def content(self, arn: str) -> bytes:
+        """What is in a database, or in a snapshot of one."""
+        response = requests.get(f"{self.control_url}/contents/{arn}", timeout=120)
+        response.raise_for_status()
+        return response.content
+
     # -- things that tests need often ---------------------------------------------------------------------
 
     def volume(self, size: int = 1, region: str = REGION, account: str | None = None, **more: Any) -> str:

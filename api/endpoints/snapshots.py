@@ -178,7 +178,7 @@ def operations(noun: str, *, since: str = "1.1.0", deletable: bool = True) -> di
 class OfKind(OfBackup):
     """Snapshot records of one kind."""
 
-    kind: ClassVar[SnapshotKind]
+    kind: ClassVar[str]
 
     def narrow(self, queryset: Rows) -> Rows:
         return super().narrow(queryset).filter(kind=self.kind)

@@ -28,6 +28,7 @@ from cpm.admin.s3_copies import COPY_COLOURS
 from cpm.lib.errors import PreconditionFailed
 from cpm.lib.states import BackupStatus, DrStatus
 from cpm.models import Actor, Backup
+from cpm.resources.registry import kind_label
 from cpm.services import backup_deletion, backups, explore_sessions, freezer, s3_operations
 
 COLOURS = {
@@ -141,7 +142,7 @@ class BackupAdmin(ScopedAdmin):
             [
                 (
                     link(s),
-                    s.get_kind_display(),
+                    kind_label(s.kind),
                     s.source_id,
                     s.account_name,
                     s.region,

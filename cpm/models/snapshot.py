@@ -2,7 +2,7 @@
 
 from django.db import models
 
-from cpm.lib.states import SnapshotKind, SnapshotStatus
+from cpm.lib.states import SnapshotStatus
 from cpm.models.account import Account
 from cpm.models.backup import Backup
 from cpm.models.base import CpmModel
@@ -12,6 +12,7 @@ from cpm.models.target import Target
 class Snapshot(CpmModel):
     """One native snapshot, AMI or DR copy, or the configuration of one backed-up instance.
 
+    `kind` is the list in which the API shows it: one of `SnapshotKind`, or of a type in the resource registry.
     `account` holds it in AWS (for a cross-account copy the DR account). `aws_id` is empty until AWS has
     named it. `parent` is the instance record that it belongs to; `original` what it was copied from.
     `details` is what the resource type keeps for recovery. `succeeded` is null while nobody knows.
@@ -21,7 +22,7 @@ class Snapshot(CpmModel):
     target = models.ForeignKey(Target, null=True, on_delete=models.SET_NULL, related_name="+")
     parent = models.ForeignKey("self", null=True, on_delete=models.CASCADE, related_name="children")
     original = models.ForeignKey("self", null=True, on_delete=models.SET_NULL, related_name="copies")
-    kind = models.CharField(max_length=24, choices=SnapshotKind.choices())
+    kind = models.CharField(max_length=24)
     resource_type = models.CharField(max_length=32)
     account = models.ForeignKey(Account, null=True, on_delete=models.SET_NULL, related_name="+")
     account_name = models.CharField(max_length=128)

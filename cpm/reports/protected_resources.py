@@ -7,14 +7,13 @@ from django.db.models.functions import NullIf
 from cpm.models import Target
 from cpm.reports.base import Report
 from cpm.reports.columns import Names, Text
+from cpm.resources.registry import WHOLE
 
 # What the report calls the types of resources; others go by their own name.
 TYPE_NAMES = {
     "instances": "instance",
     "volumes": "independent_volume",
-    "rds_databases": "rds",
-    "rds_clusters": "aurora",
-    "redshift_clusters": "redshift",
+    **{kind.key: kind.report_word for kind in WHOLE if kind.report_word},
 }
 _TYPE = Case(
     *(When(resource_type=key, then=Value(name)) for key, name in TYPE_NAMES.items()),

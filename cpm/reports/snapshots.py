@@ -1,5 +1,7 @@
 """The snapshots report: one line per native snapshot, AMI or copy of one."""
 
+from collections.abc import Mapping
+
 from django.db.models import Case, TextField, Value, When
 from django.db.models.functions import NullIf
 
@@ -7,9 +9,10 @@ from cpm.lib.states import BackupStatus, SnapshotKind
 from cpm.models import Snapshot
 from cpm.reports.base import Report, Rows
 from cpm.reports.columns import Code, Flag, Moment, Number, Numeral, Text
+from cpm.resources.registry import WHOLE
 
 # What the API calls the kinds of snapshots.
-TYPE_NAMES = {
+TYPE_NAMES: Mapping[str, str] = {
     SnapshotKind.INSTANCE: "instance",
     SnapshotKind.VOLUME: "ebs",
     SnapshotKind.INITIAL_AMI: "ami",
@@ -18,6 +21,8 @@ TYPE_NAMES = {
     SnapshotKind.DR_VOLUME: "ebs_copy",
     SnapshotKind.DR_INITIAL_AMI: "ami_copy",
     SnapshotKind.ONLY_DR_AMI: "ami_copy",
+    **{kind.kind: kind.snapshot_word for kind in WHOLE},
+    **{kind.dr_kind: f"{kind.snapshot_word}_copy" for kind in WHOLE if kind.dr_kind},
 }
 
 

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from cpm.aws.client import AwsClient
 from cpm.aws.iam_policy import IamAction
-from cpm.lib.states import SnapshotKind
+from cpm.lib.states import SnapshotStatus
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +29,31 @@ class Described:
         return any(key.lower() in SCAN_TAGS for key in self.tags)
 
 
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """What AWS says of one snapshot, image or copy: its state in our words, progress, and details worth keeping.
+
+    `capacity` is that of the resource at the moment of its snapshot, which may have grown since it was described. `aws_id`
+    is the id under which it is known from now on, where that differs from the one that it was started under.
+    """
+
+    state: SnapshotStatus
+    progress: int = 0
+    reason: str = ""
+    details: Mapping[str, Any] = field(default_factory=dict)
+    capacity: int | None = None
+    aws_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """A limit of a user's profile: its field, what it counts, and what adds up: a key of the details, or targets."""
+
+    field: str
+    what: str
+    summed: str = ""
+
+
 SCAN_TAGS = frozenset({"cpm backup", "cpm_backup"})
 
 
@@ -39,12 +64,12 @@ class ResourceType(ABC):
     """The segment of the routes under a policy's targets, and `resource_type` of targets and snapshots."""
     noun: ClassVar[str]
     """What one of them is called in messages, after "the" or "no"."""
+    id_field: ClassVar[str] = "aws_resource_id"
+    """The field of a request that names the resource."""
     service: ClassVar[str]
     """The boto name of the AWS service that has it."""
     id_pattern: ClassVar[str]
     """A regular expression for its ids in AWS."""
-    snapshot_kinds: ClassVar[Sequence[SnapshotKind]]
-    """The lists under which the API shows what backups of it make."""
     details: ClassVar[Sequence[str]]
     """The keys of `Described.details`, all always present."""
     iam_actions: ClassVar[Sequence[IamAction]]

@@ -6,7 +6,6 @@ from typing import Any
 
 from cpm.aws.client import AwsClient
 from cpm.aws.iam_policy import IamAction, tag_only_on_create
-from cpm.lib.states import SnapshotKind
 from cpm.resources import ec2_capture
 from cpm.resources.base import Described, ResourceType
 
@@ -18,7 +17,6 @@ class EbsVolume(ResourceType):
     noun = "EBS volume"
     service = "ec2"
     id_pattern = r"vol-[0-9a-f]{8,17}"
-    snapshot_kinds = (SnapshotKind.VOLUME, SnapshotKind.DR_VOLUME)
     details = (
         "volume_type", "capacity", "iops", "status", "zone", "created", "encrypted", "device", "attached_to",
     )  # fmt: skip

@@ -41,6 +41,19 @@ def describe_volumes(client: AwsClient, ids: Sequence[str]) -> dict[str, dict[st
     return found
 
 
+def describe_all(client: AwsClient, instances: Sequence[str], volumes: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """The instances and volumes of these ids that exist, with all volumes that are attached to the instances, by id.
+
+    Instances have, as `cpm_attributes`, what DescribeInstances does not show.
+    """
+    found = describe_instances(client, instances)
+    attached = [volume for instance in found.values() for volume in ebs_volumes_of(instance)]
+    shown = describe_volumes(client, sorted({*volumes, *attached}))
+    for instance_id, instance in found.items():
+        instance["cpm_attributes"] = instance_attributes(client, instance_id)
+    return {**found, **shown}
+
+
 def describe_snapshots(client: AwsClient, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
     """EC2's description of the snapshots that it lists now."""
     found: dict[str, dict[str, Any]] = {}

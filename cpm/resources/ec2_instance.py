@@ -5,7 +5,6 @@ from typing import Any
 
 from cpm.aws.client import AwsClient
 from cpm.aws.iam_policy import IamAction, tag_only_on_create, tagged_as_ours
-from cpm.lib.states import SnapshotKind
 from cpm.resources import ec2_capture
 from cpm.resources.base import Described, ResourceType
 
@@ -19,16 +18,6 @@ class Ec2Instance(ResourceType):
     noun = "EC2 instance"
     service = "ec2"
     id_pattern = r"i-[0-9a-f]{8,17}"
-    snapshot_kinds = (
-        SnapshotKind.INSTANCE,
-        SnapshotKind.VOLUME,
-        SnapshotKind.INITIAL_AMI,
-        SnapshotKind.ONLY_AMI,
-        SnapshotKind.DR_INSTANCE,
-        SnapshotKind.DR_VOLUME,
-        SnapshotKind.DR_INITIAL_AMI,
-        SnapshotKind.ONLY_DR_AMI,
-    )
     details = (
         "platform", "state", "image_id", "instance_type", "root_device", "root_device_type", "has_product_code",
         "volumes",

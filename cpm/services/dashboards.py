@@ -11,8 +11,9 @@ from typing import Any
 from django.db import connection
 
 from cpm import permissions
-from cpm.lib.states import BackupStatus, CopyStatus, DrStatus, SnapshotKind
+from cpm.lib.states import BackupStatus, CopyStatus, DrStatus
 from cpm.models import Actor
+from cpm.resources.registry import DR_KINDS
 
 RIGHT = "dashboards.read"
 RECENT = timedelta(hours=24)
@@ -54,7 +55,7 @@ _SNAPSHOTS = {
     "redshift_clusters": "snapshots_redshift_num",
     "volumes": "snapshots_volume_num",
 }
-_DR_KINDS = [kind.value for kind in SnapshotKind if "dr_" in kind.value]
+_DR_KINDS = sorted(str(kind) for kind in DR_KINDS)
 
 ACTIVITY = tuple(sorted({*_BACKUP.values(), *_S3_COPY.values(), _DR_SUCCESS, _DR_PARTIAL, _DR_FAIL}))
 STATE = tuple(sorted({"accounts_num", "policies_num", *_PROTECTED.values(), *_SNAPSHOTS.values()}))

@@ -8,6 +8,7 @@ from typing import Any
 from django.db import transaction
 
 from cpm import permissions
+from cpm.flows import whole
 from cpm.flows.identities import encrypt_secret
 from cpm.flows.recoveries import recover
 from cpm.flows.s3.restore_plan import copies_of
@@ -15,11 +16,11 @@ from cpm.jobs import queue
 from cpm.lib.errors import Conflict, PreconditionFailed, ValidationFailed
 from cpm.lib.states import CopyStatus, RecoveryStatus, RecoveryType, SnapshotKind
 from cpm.models import Actor, Job, Recovery, Snapshot
-from cpm.services import audit, recovery_checks, s3_recovery_checks, scope
+from cpm.resources.registry import DR_KINDS
+from cpm.services import audit, recovery_checks, s3_recovery_checks, scope, whole_recovery_checks
 
 START, DELETE, ABORT_FROM_S3 = "recoveries.start", "recoveries.delete", "s3_operations.abort"
 GOING = (CopyStatus.INITIALIZING, CopyStatus.IN_PROGRESS)
-DR_KINDS = frozenset({SnapshotKind.DR_VOLUME, SnapshotKind.DR_INSTANCE})
 Request = Mapping[str, Any]
 
 
@@ -65,6 +66,26 @@ def recover_instance(
         "preserve_tags": request.get("preserve_tags", True),
     }
     return _start(actor, snapshot, RecoveryType.INSTANCE, kept, credentials, now)
+
+
+def recover_whole(
+    *, actor: Actor, snapshot: Snapshot, request: Request, credentials: Mapping[str, str] | None, now: datetime
+) -> Recovery:
+    """Make a database, cluster, table or file system again from its snapshot or DR copy; never over the original.
+
+    Raises PreconditionFailed when the backup cannot be recovered from or AWS cannot be asked, ValidationFailed for what
+    makes no sense or what AWS has no room for (a name that is taken, a class or subnet group that does not exist).
+    """
+    permissions.require(actor, START)
+    kind = whole_recovery_checks.type_of(snapshot)
+    whole_recovery_checks.recoverable(snapshot)
+    problems = recovery_checks.Problems()
+    where = recovery_checks.target(actor, snapshot, request, problems)
+    problems.add_all(kind.problems(whole.held(snapshot), request))
+    problems.raise_any()
+    problems.add_all(whole_recovery_checks.preflight(snapshot, request, where, credentials))
+    problems.raise_any()
+    return _start(actor, snapshot, kind.recovery_type, {**_given(request), **where}, credentials, now)
 
 
 def recover_volume_from_s3(

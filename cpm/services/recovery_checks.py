@@ -57,6 +57,10 @@ class Problems:
     def add(self, field: str, message: str, code: str = "invalid") -> None:
         self.found.setdefault(field, []).append((message, code))
 
+    def add_all(self, found: Mapping[str, str]) -> None:
+        for field, message in found.items():
+            self.add(field, message)
+
     def raise_any(self) -> None:
         if self.found:
             raise ValidationFailed(self.found)

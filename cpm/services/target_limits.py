@@ -1,7 +1,6 @@
 """How much a user may protect. A resource counts once, in however many of the user's policies it is."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from django.db.models import IntegerField, Max
 from django.db.models.fields.json import KT
@@ -9,21 +8,14 @@ from django.db.models.functions import Cast
 
 from cpm.lib.errors import LimitExceeded
 from cpm.models import Target, User
-
-
-@dataclass(frozen=True, slots=True)
-class Limit:
-    """A limit of a user's profile: its field, what it counts, and what adds up: a key of the details, or targets."""
-
-    field: str
-    what: str
-    summed: str = ""
-
+from cpm.resources.base import Limit
+from cpm.resources.registry import WHOLE
 
 # The limit of each type of target. A type without one is not limited.
 LIMITS: Mapping[str, Limit] = {
     "instances": Limit("max_instances", "instances"),
     "volumes": Limit("max_independent_ebs_gib", "GiB of independent volumes", summed="capacity"),
+    **{kind.key: kind.limit for kind in WHOLE if kind.limit is not None},
 }
 
 

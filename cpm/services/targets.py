@@ -1,9 +1,9 @@
 """Targets: the AWS resources under a policy. Adding one asks AWS whether it exists; reading never does."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import TypedDict, Unpack
+from typing import Any, TypedDict, Unpack
 
 from django.db import IntegrityError, transaction
 
@@ -16,7 +16,8 @@ from cpm.lib.secrets import KeyFileError, SecretUnreadable
 from cpm.lib.states import AmiOption, WhichVolumes
 from cpm.models import Account, Actor, Policy, Target, TargetVolume
 from cpm.resources.base import Described, ResourceType
-from cpm.resources.registry import BY_KEY
+from cpm.resources.registry import BY_KEY, WHOLE_BY_KEY
+from cpm.resources.whole import WholeResource
 from cpm.services import audit, regions, scope, target_limits
 
 RIGHT = "policies.change"
@@ -88,6 +89,50 @@ def add_volume(*, actor: Actor, policy: Policy, region: str, resource_id: str, n
     return _add(actor, _new(policy, VOLUMES, region, found, now))
 
 
+def add_whole(
+    *,
+    actor: Actor,
+    policy: Policy,
+    key: str,
+    region: str,
+    resource_id: str,
+    now: datetime,
+    options: Mapping[str, Any] | None = None,
+) -> Target:
+    """Puts a resource that AWS snapshots as a whole under the policy, with what was chosen for it.
+
+    Raises what `add_instance` raises, and `ValidationFailed` for options that do not go together.
+    """
+    kind = WHOLE_BY_KEY[key]
+    chosen = _chosen(kind, {}, options or {})
+    found = _described(actor, policy, kind, region, resource_id)
+    target = _new(policy, key, region, found, now)
+    target.options = chosen
+    return _add(actor, target)
+
+
+@transaction.atomic
+def update_whole(*, actor: Actor, target: Target, options: Mapping[str, Any]) -> Target:
+    """Changes the options that are given. Raises `ValidationFailed`, `NotFound`."""
+    kind = WHOLE_BY_KEY[target.resource_type]
+    row = scope.locked(actor, RIGHT, target, kind.noun)
+    was = audit.state_of(row)
+    row.options = _chosen(kind, row.options, options)
+    row.save()
+    audit.record(actor, "target.updated", row, before=was, after=audit.state_of(row))
+    return row
+
+
+def _chosen(kind: WholeResource, before: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
+    """All options of a target after a change; what nobody chose has its default."""
+    defaults = {one.name: one.default for one in kind.target_takes}
+    chosen = {**defaults, **before, **options}
+    problems = kind.option_problems(chosen)
+    if problems:
+        raise ValidationFailed({field: [(message, "invalid")] for field, message in problems.items()})
+    return chosen
+
+
 @transaction.atomic
 def remove(*, actor: Actor, target: Target) -> None:
     """Takes the resource out of the policy. Its snapshots stay until retention removes them."""
@@ -140,8 +185,8 @@ def _described(actor: Actor, policy: Policy, kind: ResourceType, region: str, re
         raise NotFound("policy", policy.pk)
     regions.require_enabled(region, field="aws_region")
     if not re.fullmatch(kind.id_pattern, resource_id):
-        message = f"“{resource_id}” is not the id of an {kind.noun}."
-        raise ValidationFailed.one("aws_resource_id", message, "invalid_id")
+        message = f"“{resource_id}” is not the id of a resource of this type: {kind.noun}."
+        raise ValidationFailed.one(kind.id_field, message, "invalid_id")
     try:
         identity = identity_of(current.account, session=f"cpm-policy-{current.pk}")
     except (SecretUnreadable, KeyFileError) as error:
@@ -153,7 +198,7 @@ def _described(actor: Actor, policy: Policy, kind: ResourceType, region: str, re
         raise ValidationFailed.one(field, error.explain(), f"aws_{error.family}") from error
     if resource_id not in found:
         raise ValidationFailed.one(
-            "aws_resource_id", _absent(kind, resource_id, region, current.account), "does_not_exist"
+            kind.id_field, _absent(kind, resource_id, region, current.account), "does_not_exist"
         )
     return found[resource_id]
 

@@ -18,7 +18,7 @@ from botocore.model import OperationNotFoundError
 from moto.core.exceptions import ServiceException
 from werkzeug.exceptions import HTTPException
 
-from cpm.simulator import dynamodb_tables, ebs_direct, moto_base, protocol, s3_archive, s3_names
+from cpm.simulator import dynamodb_tables, ebs_direct, moto_base, protocol, rest_json, s3_archive, s3_names
 from cpm.simulator.call import Call
 from cpm.simulator.control import Control
 from cpm.simulator.errors import AwsError
@@ -31,7 +31,7 @@ from cpm.simulator.world import World
 log = structlog.get_logger(__name__)
 
 Answer = tuple[int, list[tuple[str, str]], bytes]
-ID_PARAMETER = re.compile(r"(\w+Id)(?:s|\.\d+)?$|^Resource\w*\.\d+$|^Name$")
+ID_PARAMETER = re.compile(r"(\w+Id(?:entifier)?)(?:s|\.\d+)?$|^Resource\w*\.\d+$|^Name$")
 
 
 class Application:
@@ -77,7 +77,7 @@ class Application:
             account=None,
             region=credential.region if credential else "",
             time=time.time(),
-            ids=_ids(request),
+            ids=_ids(service, request),
             access_key=credential.access_key if credential else None,
         )
         outcome = Outcome()
@@ -149,7 +149,7 @@ class Application:
         handler = HANDLERS.get((service, action))
         if handler is None:
             return self._by_moto(call, environ, request)
-        call.params = protocol.parse(service, action, request["form"], request["body"])
+        call.params = _parameters(service, action, request)
         if call.params.pop("DryRun", False):
             # AWS: EC2 API Reference, DryRun.
             raise AwsError("DryRunOperation", "Request would have succeeded, but DryRun flag is set.", 412)
@@ -157,10 +157,7 @@ class Application:
             if action not in READ_ONLY:
                 self.world.changes += 1
             result = _run(handler, call)
-        if protocol.speaks_json(service):
-            return 200, [("Content-Type", "application/x-amz-json-1.1")], protocol.write_json(result)
-        body = protocol.write_xml(service, action, result, request_id)
-        return 200, [("Content-Type", "text/xml;charset=UTF-8")], body
+        return _written(service, action, result, request_id)
 
     def _by_moto(self, call: Call, environ: dict[str, Any], request: dict[str, Any]) -> Answer:
         _check_known(call.service, call.action)
@@ -198,7 +195,24 @@ class Application:
         return status, [("Content-Type", "application/json")], protocol.write_json(result)
 
 
+def _parameters(service: str, action: str, request: dict[str, Any]) -> dict[str, Any]:
+    if rest_json.speaks(service):
+        return rest_json.parse(service, action, request)
+    return protocol.parse(service, action, request["form"], request["body"])
+
+
+def _written(service: str, action: str, result: dict[str, Any], request_id: str) -> Answer:
+    if rest_json.speaks(service):
+        return rest_json.write(service, action, result)
+    if protocol.speaks_json(service):
+        return 200, [("Content-Type", "application/x-amz-json-1.1")], protocol.write_json(result)
+    body = protocol.write_xml(service, action, result, request_id)
+    return 200, [("Content-Type", "text/xml;charset=UTF-8")], body
+
+
 def _refusal(service: str, request: dict[str, Any], error: AwsError, request_id: str) -> Answer:
+    if rest_json.speaks(service):
+        return rest_json.write_error(service, error)
     as_json = "x-amz-target" in request["headers"]
     body, headers = protocol.write_error(service, error, request_id, as_json)
     return error.status, list(headers.items()), body
@@ -249,22 +263,28 @@ def _action(service: str, request: dict[str, Any]) -> str:
         routed = ebs_direct.route(request["method"], request["path"])
         if routed:
             return routed[0]
+    named = rest_json.route(service, request) if rest_json.speaks(service) else None
+    if named:
+        return named[0]
     if service == "s3":
         return s3_names.action(request["method"], request["path"], request["query"], request["headers"])
     return f"{request['method']} {request['path'].split('/', 2)[1] if '/' in request['path'] else ''}".strip()
 
 
-def _ids(request: dict[str, Any]) -> dict[str, str]:
+def _ids(service: str, request: dict[str, Any]) -> dict[str, str]:
     """The ids that a request names, for the call log."""
     found = {name: value for name, value in request["form"].items() if ID_PARAMETER.search(name)}
     if request["path"].startswith("/snapshots/"):
         found["path"] = request["path"]
+    named = rest_json.route(service, request) if rest_json.speaks(service) else None
+    if named:
+        found |= named[1]
     return found
 
 
 def _check_known(service: str, action: str) -> None:
     """AWS: Common errors, InvalidAction."""
-    if service not in ("ec2", "iam", "sts"):
+    if service not in ("ec2", "iam", "sts", "rds"):
         return
     try:
         protocol.operation_model(service, action)

@@ -5,15 +5,14 @@ PUT    /volumes/{id}/content            writes the body at ``?offset=`` or the s
 GET    /volumes/{id}/sha256             {"sha256", "bytes"} of everything (also /snapshots/{id}/sha256)
 GET    /volumes/{id}/fingerprint        {"fingerprint"}: cheap, equal exactly when the bytes are equal, apart
                                         from zeros at the end (also /snapshots/{id}/fingerprint)
-GET    /contents/{arn}                  the bytes of a database or warehouse, or of one of its snapshots
-PUT    /contents/{arn}                  replaces the bytes of a database or warehouse
+GET, PUT /contents/{arn}                the bytes of a database or warehouse; read also of its snapshots
+GET    /efs/{id}/files                  {path: sha256} of every file of an EFS file system
+GET    /efs/{id}/files/{path}           the bytes of one file (also PUT, which writes them, and DELETE)
 GET    /calls?since=N[&limit=M]         {"calls": [{seq, service, action, account, region, time, error, ids}]}
 GET    /calls/count?since=N             {"total", "by_action", "errors", "last"}
-GET    /faults                          {"faults": […]}
-POST   /faults                          puts one in force, see ``faults.Fault``; answers it with its id
+GET, POST /faults                       {"faults": […]}; puts one in force, see ``faults.Fault``, with its id
 DELETE /faults[?id=N]                   removes one, or all
-GET    /timing, POST /timing            seconds until settled, see ``timing.Timing``
-GET    /limits, POST /limits            quotas, see ``timing.Limits``
+GET, POST /timing, /limits              seconds until settled and quotas, see ``timing.Timing``, ``timing.Limits``
 POST   /accounts                        {"account_number", "roles_must_exist"?} -> a user's access_key, secret_key
 POST   /keys/revoke, /keys/restore      {"access_key"}
 POST   /regions                         {"region", "enabled", "error"?: "AuthFailure" | "OptInRequired"}
@@ -28,9 +27,12 @@ GET    /ses                             {"identities": [{account, region, addres
 POST   /ses                             {"address", "status"?}: the owner confirms it, or the status is set otherwise
 POST   /snapshots/{id}/fail             {"message"?}: the snapshot ends, or has ended, in ``error``
 POST   /automated/{arn}                 Redshift takes an automated snapshot now; {"snapshot"}
-GET    /objects[?account=&region=]      every volume, snapshot, image and instance with its tags
+GET    /objects[?account=&region=]      every volume, snapshot, image, instance, database and its
+                                        snapshots with its tags; kinds of databases only where there are any
 GET    /health                          {"status": "ok", "stored_bytes"}
 POST   /reset                           forgets everything but the port
+
+Routes that take or give raw bytes of one service stand in the ``CONTROL`` table of a module of that service.
 """
 
 import json
@@ -41,16 +43,21 @@ from urllib.parse import parse_qs
 
 from moto.ec2.models import ec2_backends
 
-from cpm.simulator import reset, ses, sns
+from cpm.simulator import contents_control, efs_control, rds_objects, redshift_control, reset, ses, sns
 from cpm.simulator.blocks import BlockMap, fingerprint
 from cpm.simulator.errors import AwsError
 from cpm.simulator.identity import Key, unknown_key
-from cpm.simulator.redshift_taking import take_automated_of
 from cpm.simulator.timing import change
 from cpm.simulator.world import Snapshot, Volume, World
 
 Request = dict[str, Any]
 PIECE = 8 * 1024 * 1024
+# Method, path, and what answers with bytes or with what becomes JSON, given the world, the body and the path's groups.
+RAW: tuple[tuple[str, re.Pattern[str], Callable[..., Any]], ...] = (
+    *contents_control.CONTROL,
+    *efs_control.CONTROL,
+    *redshift_control.CONTROL,
+)
 
 
 class Control:
@@ -79,7 +86,6 @@ class Control:
             ("GET", re.compile("/ses"), lambda request: {"identities": ses.shown(world.state)}),
             ("POST", re.compile("/ses"), self.settle_address),
             ("POST", re.compile("/snapshots/([^/]+)/fail"), self.fail_snapshot),
-            ("POST", re.compile("/automated/(arn:.+)"), lambda _, arn: take_automated_of(world, arn)),
             ("GET", re.compile("/objects"), self.objects),
             ("POST", re.compile("/reset"), self.reset),
             ("GET", re.compile("/(volumes|snapshots)/([^/]+)/sha256"), self.sha256),
@@ -94,23 +100,21 @@ class Control:
             content = re.fullmatch(r"/(volumes|snapshots)/([^/]+)/content", path)
             if content and method == "GET":
                 return self._send_content(environ, start_response, *content.groups())
-            held = re.fullmatch(r"/contents/(arn:.+)", path)
-            if held and method == "GET":
-                return self._send_held(start_response, held[1])
-            if held and method == "PUT":
-                result = self._write_held(environ, held[1])
-            elif content and method == "PUT" and content[1] == "volumes":
+            if content and method == "PUT" and content[1] == "volumes":
                 result = self._write_content(environ, query, content[2])
             else:
-                result = self._route(environ, method, path, query)
+                result = self._raw(environ, method, path)
+                if result is None:
+                    result = self._route(environ, method, path, query)
             status, body = "200 OK", result
         except AwsError as error:
             status = (
                 "404 Not Found" if error.code.endswith(("NotFound", "NoSuchRoute")) else "400 Bad Request"
             )
             body = {"error": error.code, "message": error.message}
-        payload = json.dumps(body, default=str).encode()
-        start_response(status, [("Content-Type", "application/json"), ("Content-Length", str(len(payload)))])
+        payload = body if isinstance(body, bytes) else json.dumps(body, default=str).encode()
+        kind = "application/octet-stream" if isinstance(body, bytes) else "application/json"
+        start_response(status, [("Content-Type", kind), ("Content-Length", str(len(payload)))])
         return [payload]
 
     def _route(self, environ: dict[str, Any], method: str, path: str, query: dict[str, str]) -> Any:
@@ -127,20 +131,15 @@ class Control:
                 return handler({"json": parsed, "query": query}, *match.groups())
         raise AwsError("NoSuchRoute", f"{method} {path}")
 
-    def _send_held(self, start_response: Callable[..., Any], arn: str) -> Iterable[bytes]:
-        with self.world.lock:
-            data = self.world.state.contents.read(arn)
-        start_response(
-            "200 OK", [("Content-Type", "application/octet-stream"), ("Content-Length", str(len(data)))]
-        )
-        return [data]
-
-    def _write_held(self, environ: dict[str, Any], arn: str) -> Any:
-        data = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
-        with self.world.lock:
-            self.world.changes += 1
-            self.world.state.contents.write(arn, data)
-        return {"bytes": len(data)}
+    def _raw(self, environ: dict[str, Any], method: str, path: str) -> Any:
+        """What a service's own route answers; None when there is no such route."""
+        for verb, pattern, handler in RAW:
+            match = pattern.fullmatch(path)
+            if match and verb == method:
+                body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
+                with self.world.lock:
+                    return handler(self.world, body, *match.groups())
+        return None
 
     # -- bytes --------------------------------------------------------------------------------------------
 
@@ -351,6 +350,7 @@ class Control:
         with self.world.lock:
             found = {kind: self._listed(kind, query) for kind in ("volumes", "snapshots", "images")}
             found["instances"] = list(self._instances(query))
+            found.update(rds_objects.everything(self.world.state, query))
         return {"counts": {kind: len(items) for kind, items in found.items()}, **found}
 
     def _listed(self, kind: str, query: dict[str, str]) -> list[dict[str, Any]]:

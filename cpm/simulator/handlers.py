@@ -1,13 +1,31 @@
 """Which function answers which action; what is not in this table is answered by moto."""
 
+from types import ModuleType
+
 from cpm.simulator import (
+    backup_copies,
+    backup_jobs,
+    backup_points,
+    backup_restores,
+    backup_vaults,
     dynamodb,
+    efs,
+    efs_mounts,
     iam,
     image_sharing,
     images,
     instances,
     kms,
     placements,
+    rds_clusters,
+    rds_engines,
+    rds_exports,
+    rds_instances,
+    rds_networks,
+    rds_restores,
+    rds_snapshot_copies,
+    rds_snapshots,
+    rds_tags,
     redshift_clusters,
     redshift_copies,
     redshift_networks,
@@ -25,29 +43,48 @@ from cpm.simulator import (
 )
 from cpm.simulator.call import Handler
 
-EC2 = (tags, volumes, snapshots, snapshot_copies, images, image_sharing, instances, placements, kms)
-REDSHIFT = (
-    redshift_clusters,
-    redshift_networks,
-    redshift_snapshots,
-    redshift_copies,
-    redshift_restores,
-    redshift_tags,
-)
+PARTS: dict[str, tuple[ModuleType, ...]] = {
+    "backup": (backup_vaults, backup_jobs, backup_points, backup_copies, backup_restores),
+    "dynamodb": (dynamodb,),
+    "ec2": (tags, volumes, snapshots, snapshot_copies, images, image_sharing, instances, placements, kms),
+    "elasticfilesystem": (efs, efs_mounts),
+    "iam": (iam,),
+    # Aurora, DocumentDB and Neptune too: they sign as RDS.
+    "rds": (
+        rds_instances,
+        rds_clusters,
+        rds_snapshots,
+        rds_snapshot_copies,
+        rds_restores,
+        rds_networks,
+        rds_engines,
+        rds_tags,
+        rds_exports,
+    ),
+    "redshift": (
+        redshift_clusters,
+        redshift_networks,
+        redshift_snapshots,
+        redshift_copies,
+        redshift_restores,
+        redshift_tags,
+    ),
+    "ses": (ses,),
+    "sns": (sns,),
+    "ssm": (ssm,),
+    "sts": (sts,),
+}
+"""The modules of each service, by the name that requests are signed with; each has a table `ACTIONS` of handlers."""
 
 HANDLERS: dict[tuple[str, str], Handler] = {
-    **{("ec2", action): handler for module in EC2 for action, handler in module.ACTIONS.items()},
-    **{("sts", action): handler for action, handler in sts.ACTIONS.items()},
-    **{("iam", action): handler for action, handler in iam.ACTIONS.items()},
-    **{("ssm", action): handler for action, handler in ssm.ACTIONS.items()},
-    **{("sns", action): handler for action, handler in sns.ACTIONS.items()},
-    **{("redshift", action): handler for module in REDSHIFT for action, handler in module.ACTIONS.items()},
-    **{("dynamodb", action): handler for action, handler in dynamodb.ACTIONS.items()},
-    **{("ses", action): handler for action, handler in ses.ACTIONS.items()},
+    (service, action): handler
+    for service, parts in PARTS.items()
+    for part in parts
+    for action, handler in part.ACTIONS.items()
 }
 
 # Of these services moto answers nothing, since it knows nothing of what the handlers above keep.
-OURS_ALONE = frozenset({"redshift", "sns", "ses"})
+OURS_ALONE = frozenset({"backup", "elasticfilesystem", "rds", "redshift", "ses", "sns"})
 
 # moto would answer these from bookkeeping of its own that knows none of our volumes, snapshots, images and
 # launches: an empty list that looks like the truth. They are refused instead.

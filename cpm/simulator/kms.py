@@ -1,4 +1,4 @@
-"""KMS keys as EBS uses them: resolving references, the rights of other accounts, disabled keys."""
+"""KMS keys as EBS and RDS use them: resolving references, the rights of other accounts, disabled keys."""
 
 import json
 from typing import Any
@@ -10,6 +10,8 @@ from cpm.simulator.call import Call
 from cpm.simulator.sts import as_list, principal_matches
 
 EBS_ALIAS = "alias/aws/ebs"
+RDS_ALIAS = "alias/aws/rds"
+MANAGED = (EBS_ALIAS, RDS_ALIAS)
 INACCESSIBLE = "Given key ID is not accessible"
 NEEDED = ("kms:CreateGrant", "kms:DescribeKey", "kms:Decrypt")
 
@@ -23,18 +25,21 @@ def default_key(account: str, region: str) -> str:
     return str(backend.default_kms_key_id or managed_key(account, region).arn)
 
 
-def managed_key(account: str, region: str) -> Key:
-    """The AWS managed key ``aws/ebs`` of an account and region, made on first use."""
+def managed_key(account: str, region: str, alias: str = EBS_ALIAS) -> Key:
+    """An AWS managed key of an account and region (``aws/ebs`` when none is named), made on first use."""
     backend = kms_backends[account][region]
-    key = backend.keys[backend.any_id_to_key_id(EBS_ALIAS)]
+    key = _in(backend, alias)
+    if key is None:
+        key = backend.create_key(None, "ENCRYPT_DECRYPT", "SYMMETRIC_DEFAULT", "Default key", None)
+        backend.create_alias(key.id, alias)
     key.key_manager = "AWS"
     return key
 
 
 def is_managed(arn: str) -> bool:
-    """Whether a key is an ``aws/ebs`` key; what it encrypts can never be shared."""
+    """Whether AWS keeps a key for one of its services; what it encrypts can never be shared, nor its policy changed."""
     found = _find(arn)
-    return found is not None and EBS_ALIAS in found.aliases
+    return found is not None and found.key_manager == "AWS"
 
 
 def resolve(call: Call, reference: str, region: str) -> tuple[str, str | None]:
@@ -98,7 +103,7 @@ def caller_can_use(call: Call, arn: str) -> str | None:
 
 
 def _in(backend: KmsBackend, name: str) -> Key | None:
-    if name == EBS_ALIAS:
+    if name in MANAGED:
         name = backend.any_id_to_key_id(name)
     if name.startswith("alias/"):
         return next((key for key in backend.keys.values() if name in key.aliases), None)

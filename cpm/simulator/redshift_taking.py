@@ -4,9 +4,8 @@ import copy
 from datetime import datetime
 from typing import Any
 
-from cpm.simulator.errors import AwsError
 from cpm.simulator.redshift_model import EMPTY_NODE_MEGABYTES, Cluster, ClusterSnapshot
-from cpm.simulator.timing import Settling, now
+from cpm.simulator.timing import Settling
 from cpm.simulator.world import World
 
 MEGABYTE = 2**20
@@ -76,16 +75,6 @@ def take_automated(world: World, cluster: Cluster, start: datetime) -> ClusterSn
     )
     _copy_abroad(world, cluster, made)
     return made
-
-
-def take_automated_of(world: World, arn: str) -> dict[str, Any]:
-    """For the control endpoint: what AWS would do when eight hours have passed."""
-    with world.lock:
-        cluster = world.state.redshift_clusters.by_id.get(arn)
-        if cluster is None or cluster.status != "available":
-            raise AwsError("NotFound", f"{arn} is no available cluster")
-        world.changes += 1
-        return {"snapshot": take_automated(world, cluster, now()).name}
 
 
 def made_manual(

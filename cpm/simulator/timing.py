@@ -20,7 +20,8 @@ class Timing:
     """Seconds from the call until the thing has settled.
 
     ``database_*`` are RDS, Aurora and Redshift, ``table_seconds`` a DynamoDB table or backup, ``backup_job_seconds`` a job of
-    AWS Backup, ``file_system_seconds`` an EFS file system. ``retrieval_seconds`` is what the retrieval of an archived object takes, and ``archive_day_seconds`` how long a day
+    AWS Backup, ``file_system_seconds`` an EFS file system, and ``backup_day_seconds`` how long a day is of those that the
+    lifecycles of AWS Backup count. ``retrieval_seconds`` is what the retrieval of an archived object takes, and ``archive_day_seconds`` how long a day
     is of those for which it then stays.
     """
 
@@ -34,6 +35,7 @@ class Timing:
     database_snapshot_seconds: float = 0.0
     table_seconds: float = 0.0
     backup_job_seconds: float = 0.0
+    backup_day_seconds: float = 86400.0
     file_system_seconds: float = 0.0
     retrieval_seconds: float = 0.0
     archive_day_seconds: float = 86400.0
@@ -45,11 +47,15 @@ class Limits:
 
     AWS: EBS endpoints and quotas. 20 copies at a time may run to one destination region of an account.
     ``seconds_between_snapshots`` is AWS's rate of snapshots of one volume (0 switches it off).
+    AWS: RDS User Guide, Quotas and constraints, and Copying a DB snapshot, for the ``database`` ones, each of which
+    counts snapshots of instances and of clusters apart.
     """
 
     concurrent_copies: int = 20
     seconds_between_snapshots: float = 0.0
     block_token_seconds: float = 604800.0
+    manual_database_snapshots: int = 100
+    concurrent_database_copies: int = 20
 
 
 def change(target: Timing | Limits, wanted: dict[str, Any]) -> dict[str, Any]:

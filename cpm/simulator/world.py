@@ -14,11 +14,14 @@ from typing import Any, Generic, Protocol, TypeVar
 from moto.ec2.models import ec2_backends
 
 from cpm.simulator import redshift_model
+from cpm.simulator.backup_model import BackupJob, CopyJob, RecoveryPoint, RestoreJob, Vault
 from cpm.simulator.blocks import GIB, BlockMap, BlockStore
 from cpm.simulator.calls import CallLog
 from cpm.simulator.contents import Contents
+from cpm.simulator.efs_model import FileSystem
 from cpm.simulator.faults import Faults
 from cpm.simulator.identity import Identities
+from cpm.simulator.rds_model import DatabaseSnapshot, DBCluster, DBInstance, ExportTask, SubnetGroup
 from cpm.simulator.timing import Limits, Settling, Timing, now
 
 
@@ -228,6 +231,13 @@ class State:
     snapshots: Shelf[Snapshot] = field(default_factory=Shelf)
     images: Shelf[Image] = field(default_factory=Shelf)
     launches: dict[str, Launch] = field(default_factory=dict)
+    # By ARN.
+    db_instances: Shelf[DBInstance] = field(default_factory=Shelf)
+    db_clusters: Shelf[DBCluster] = field(default_factory=Shelf)
+    db_snapshots: Shelf[DatabaseSnapshot] = field(default_factory=Shelf)
+    db_cluster_snapshots: Shelf[DatabaseSnapshot] = field(default_factory=Shelf)
+    db_subnet_groups: Shelf[SubnetGroup] = field(default_factory=Shelf)
+    db_exports: Shelf[ExportTask] = field(default_factory=Shelf)
     # (account, region, action, client token) -> (parameters, answer)
     tokens: dict[tuple[str, str, str, str], tuple[str, Any]] = field(default_factory=dict)
     agents: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -239,6 +249,12 @@ class State:
     redshift_clusters: Shelf[redshift_model.Cluster] = field(default_factory=Shelf)
     redshift_snapshots: Shelf[redshift_model.ClusterSnapshot] = field(default_factory=Shelf)
     redshift_subnet_groups: Shelf[redshift_model.SubnetGroup] = field(default_factory=Shelf)
+    file_systems: Shelf[FileSystem] = field(default_factory=Shelf)
+    backup_vaults: Shelf[Vault] = field(default_factory=Shelf)
+    recovery_points: Shelf[RecoveryPoint] = field(default_factory=Shelf)
+    backup_jobs: Shelf[BackupJob] = field(default_factory=Shelf)
+    copy_jobs: Shelf[CopyJob] = field(default_factory=Shelf)
+    restore_jobs: Shelf[RestoreJob] = field(default_factory=Shelf)
     # Of DynamoDB; the tables themselves are moto's.
     table_backups: Shelf[Any] = field(default_factory=Shelf)
     placement_groups: dict[tuple[str, str], dict[str, dict[str, Any]]] = field(default_factory=dict)

@@ -5,12 +5,13 @@ gets a failed snapshot record that says why; the others go on.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from cpm.aws.errors import AwsError
 from cpm.aws.gateway import client
-from cpm.flows.backups import backup_finish, backup_plan, backup_scripts, backup_snapshots
+from cpm.aws.identity import Identity
+from cpm.flows.backups import backup_finish, backup_plan, backup_scripts, backup_snapshots, backup_whole
 from cpm.flows.identities import account_number_of, identity_of
 from cpm.flows.messages import alerting
 from cpm.flows.server import server_backup
@@ -20,7 +21,10 @@ from cpm.jobs.queue import JobSpec
 from cpm.lib.states import AutoRemove, BackupStatus, DrStatus, Severity
 from cpm.models import Account, Backup, Policy, Target
 from cpm.resources import ec2_capture
+from cpm.resources.registry import WHOLE_BY_KEY
 
+Kind = tuple[str, str]
+"""A region and a resource type."""
 KIND = "backup"
 SUBJECT = "backup"
 QUEUE = "backup"
@@ -51,10 +55,10 @@ def prepare(context: StepContext) -> Outcome:
         key = (target.aws_region, target.resource_type)
         if key in unreachable:
             plan.fail(target, unreachable[key])
-        elif target.aws_resource_id not in described[target.aws_region]:
+        elif target.aws_resource_id not in described[key]:
             gone.append(target)
         else:
-            plan.add(target, described[target.aws_region])
+            plan.add(target, described[key])
     for target in gone:
         if policy.auto_remove_resource == AutoRemove.NO:
             plan.fail(target, f"{target.aws_resource_id} no longer exists in {target.aws_region}.")
@@ -98,31 +102,43 @@ def _nothing(context: StepContext, why: str) -> Failed:
 
 def _describe(
     context: StepContext, backup: Backup, targets: Iterable[Target]
-) -> tuple[dict[str, dict[str, Any]], dict[tuple[str, str], str]]:
-    """Per region the AWS descriptions by id, and per (region, type) why it could not be described."""
+) -> tuple[dict[Kind, dict[str, Any]], dict[Kind, str]]:
+    """Per region and type what AWS says of the resources by id, and why it could not be asked."""
     assert backup.account is not None
     identity = identity_of(backup.account, session=f"cpm-backup-{backup.pk}")
-    wanted: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+    wanted: dict[Kind, dict[str, Target]] = defaultdict(dict)
     for target in targets:
-        wanted[target.aws_region][target.resource_type].append(target.aws_resource_id)
-    described: dict[str, dict[str, Any]] = {}
-    unreachable: dict[tuple[str, str], str] = {}
-    for region, types in wanted.items():
-        described[region] = {}
+        wanted[target.aws_region, target.resource_type][target.aws_resource_id] = target
+    described: dict[Kind, dict[str, Any]] = {}
+    unreachable: dict[Kind, str] = {}
+    for region, of_ec2 in _together(wanted):
         try:
-            ec2 = client(identity, "ec2", region)
-            instances = ec2_capture.describe_instances(ec2, types.get("instances", []))
-            attached = [v for instance in instances.values() for v in ec2_capture.ebs_volumes_of(instance)]
-            ids = sorted({*types.get("volumes", []), *attached})
-            described[region] = {**instances, **ec2_capture.describe_volumes(ec2, ids)}
-            for instance_id, instance in instances.items():
-                instance["cpm_attributes"] = ec2_capture.instance_attributes(ec2, instance_id)
+            described |= _ask(identity, region, of_ec2, wanted)
         except AwsError as error:
             if error.transient:
                 raise
             context.error(error.explain())
-            unreachable |= {(region, kind): error.explain() for kind in types}
+            unreachable |= {(region, kind): error.explain() for kind in of_ec2}
     return described, unreachable
+
+
+def _together(wanted: Iterable[Kind]) -> list[tuple[str, tuple[str, ...]]]:
+    """The types of each region, in groups that are asked about together: instances and volumes, and every other type."""
+    regions = {region for region, kind in wanted if kind in backup_plan.EC2}
+    others = [(region, (kind,)) for region, kind in wanted if kind not in backup_plan.EC2]
+    return [*((region, backup_plan.EC2) for region in sorted(regions)), *others]
+
+
+def _ask(
+    identity: Identity, region: str, kinds: tuple[str, ...], wanted: Mapping[Kind, Mapping[str, Target]]
+) -> dict[Kind, dict[str, Any]]:
+    if kinds == backup_plan.EC2:
+        ids = [list(wanted.get((region, kind), ())) for kind in kinds]
+        found = ec2_capture.describe_all(client(identity, "ec2", region), *ids)
+        return {(region, kind): found for kind in kinds}
+    kind = WHOLE_BY_KEY[kinds[0]]
+    known = {id: target.details for id, target in wanted[region, kind.key].items()}
+    return {(region, kind.key): dict(kind.existing(client(identity, kind.service, region), known))}
 
 
 def _remove(context: StepContext, policy: Policy, gone: list[Target]) -> None:
@@ -156,6 +172,7 @@ def prepare_cancelled(context: StepContext) -> None:
 KINDS: tuple[StepKind, ...] = (
     StepKind("backup.prepare", QUEUE, prepare, failed=prepare_failed, cancelled=prepare_cancelled),
     *backup_snapshots.KINDS,
+    *backup_whole.KINDS,
     *server_backup.KINDS,
     *backup_scripts.KINDS,
     *backup_finish.KINDS,

@@ -13,8 +13,12 @@ from cpm.lib.states import AmiOption, RunIf, SnapshotKind, SnapshotStatus, Which
 from cpm.models import Backup, Policy, ServerSettings, Snapshot, Target
 from cpm.models.base import new_ids
 from cpm.resources import ec2_capture
+from cpm.resources.base import Described
+from cpm.resources.registry import WHOLE_BY_KEY
 
 INSTANCES, VOLUMES = "instances", "volumes"
+EC2 = (INSTANCES, VOLUMES)
+"""Types that are described together, because instances have volumes."""
 
 
 class Plan:
@@ -32,8 +36,12 @@ class Plan:
         self.payloads: list[dict[str, Any]] = []
 
     def add(self, target: Target, described: dict[str, Any]) -> None:
-        """Plan one target; `described` holds AWS's descriptions of instances and volumes of its region by id."""
+        """Plan one target; `described` holds what AWS says of the resources of its region and type by id, and with
+        instances also of volumes."""
         resource = described[target.aws_resource_id]
+        if target.resource_type in WHOLE_BY_KEY:
+            self._add_whole(target, resource)
+            return
         if target.resource_type == VOLUMES:
             self._add_volume(target, resource)
             return
@@ -57,8 +65,7 @@ class Plan:
 
     def fail(self, target: Target, why: str) -> None:
         """Record that a target could not be backed up."""
-        kind = SnapshotKind.INSTANCE if target.resource_type == INSTANCES else SnapshotKind.VOLUME
-        row = self._row(target, kind, target.aws_resource_id)
+        row = self._row(target, _kind_of(target), target.aws_resource_id)
         row.status, row.succeeded, row.error = SnapshotStatus.ERROR, False, why
         row.start_time = row.end_time = self.context.now
         self.context.error(f"{target.aws_resource_id}: {why}")
@@ -82,6 +89,19 @@ class Plan:
 
     def save(self) -> None:
         Snapshot.objects.bulk_create(self.rows)
+
+    def _add_whole(self, target: Target, resource: Described) -> None:
+        kind = WHOLE_BY_KEY[target.resource_type]
+        row = self._row(target, kind.kind, target.aws_resource_id)
+        row.source_name = target.name = resource.name
+        row.details = {**resource.details, "tags": dict(resource.tags)}
+        row.capacity, row.encrypted = resource.details.get("capacity"), bool(resource.details.get("encrypted"))
+        key = f"start-{row.pk}"
+        payload = self._payload(target, f"{kind.noun}: {row.source_id}", {})
+        payload |= {"type": kind.key, "snapshot": row.pk, "options": target.options}
+        payload["tags"] |= {tags.KIND: row.kind}
+        self.starts.append(StepSpec("backup.start_whole", payload, key=key, run_if=RunIf.ENDED))
+        self._watch("backup.watch_whole", target, [row.pk], key)
 
     def _add_volume(self, target: Target, volume: dict[str, Any]) -> None:
         row = self._volume_row(target, volume, None, "")
@@ -169,11 +189,13 @@ class Plan:
         return Agent(target, self.policy.account_id, self._server, ec2_capture.is_windows(instance))
 
     def _watch(self, kind: str, target: Target, rows: list[int], after: str) -> None:
+        what = {"backup.watch_images": "images", "backup.watch_snapshots": "snapshots"}
         payload = {
+            "type": target.resource_type,
             "account": self.backup.account_id,
             "region": target.aws_region,
             "rows": rows,
-            "what": "images" if kind.endswith("images") else "snapshots",
+            "what": what.get(kind, target.resource_type),
         }
         self.watches.append(StepSpec(kind, payload, key=f"watch-{after}", after=(after,)))
 
@@ -230,7 +252,7 @@ class Plan:
         )
         return row
 
-    def _row(self, target: Target, kind: SnapshotKind, source_id: str) -> Snapshot:
+    def _row(self, target: Target, kind: str, source_id: str) -> Snapshot:
         if not self._ids:
             self._ids = new_ids(Snapshot, 100)
         account = self.backup.account
@@ -249,6 +271,12 @@ class Plan:
         )
         self.rows.append(row)
         return row
+
+
+def _kind_of(target: Target) -> str:
+    if target.resource_type in WHOLE_BY_KEY:
+        return WHOLE_BY_KEY[target.resource_type].kind
+    return SnapshotKind.INSTANCE if target.resource_type == INSTANCES else SnapshotKind.VOLUME
 
 
 def _chosen(target: Target, volumes: list[str]) -> list[str]:

@@ -4,24 +4,21 @@ CreateSnapshot, CreateSnapshots and CreateImage take no client token, so they ru
 protocol: our step tag finds what an interrupted call has made.
 """
 
-import dataclasses
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timedelta
 from typing import Any
 
-from django.conf import settings
-
-from cpm.aws import known_errors
 from cpm.aws.errors import NotFound as AwsNotFound
 from cpm.aws.gateway import AwsClient, client
-from cpm.flows import polling, tags
+from cpm.flows import tags
+from cpm.flows.backups import watching
 from cpm.flows.identities import identity_of
 from cpm.flows.named_images import create_or_adopt
 from cpm.jobs.context import StepContext
-from cpm.jobs.kinds import Done, Failed, Outcome, StepKind, Wait, Write
+from cpm.jobs.kinds import Done, Outcome, StepKind
 from cpm.lib.states import SnapshotStatus
 from cpm.models import Account, Snapshot
+from cpm.resources.base import Shown
 from cpm.resources.ec2_capture import describe_snapshots
 
 QUEUE = "backup"
@@ -117,21 +114,13 @@ def start_image(context: StepContext) -> Outcome:
     return Done(write=lambda: _started(context, {payload["snapshot"]: image}))
 
 
-def watch(context: StepContext) -> Outcome:
-    """Join the others who watch snapshots of this account and region."""
-    payload = context.payload
-    return polling.again(
-        context.now, group=polling.group(payload["account"], payload["region"], payload["what"])
-    )
-
-
 def poll_snapshots(contexts: Sequence[StepContext]) -> Mapping[int, Outcome | Exception]:
     """Ask for all snapshots of one account and region in calls of 200 ids."""
-    rows = _rows(contexts)
+    rows = watching.rows_of(contexts)
     pending = [row.aws_id for held in rows.values() for row in held if row.status == SnapshotStatus.PENDING]
     shown = describe_snapshots(ec2(contexts[0]), pending)
     return {
-        context.step_id: _judge(
+        context.step_id: watching.judge(
             context, rows[context.step_id], {i: _snapshot_state(s) for i, s in shown.items()}
         )
         for context in contexts
@@ -140,44 +129,26 @@ def poll_snapshots(contexts: Sequence[StepContext]) -> Mapping[int, Outcome | Ex
 
 def poll_images(contexts: Sequence[StepContext]) -> Mapping[int, Outcome | Exception]:
     """Ask for all images of one account and region that are being made."""
-    rows = _rows(contexts)
+    rows = watching.rows_of(contexts)
     ids = [row.aws_id for held in rows.values() for row in held if row.status == SnapshotStatus.PENDING]
     ec2_client, shown = ec2(contexts[0]), {}
     for start in range(0, len(ids), 200):
         filters = [{"Name": "image-id", "Values": ids[start : start + 200]}]
         for image in ec2_client.paginate("DescribeImages", "Images", Owners=["self"], Filters=filters):
             shown[image["ImageId"]] = _image_state(image)
-    return {context.step_id: _judge(context, rows[context.step_id], shown) for context in contexts}
+    return {context.step_id: watching.judge(context, rows[context.step_id], shown) for context in contexts}
 
 
-class _Shown:
-    """What AWS says of one snapshot or image: its state in our words, progress, and details worth keeping.
-
-    `capacity` is that of the volume at the moment of its snapshot, which may have grown since it was described.
-    """
-
-    def __init__(
-        self,
-        state: SnapshotStatus,
-        progress: int,
-        reason: str,
-        details: dict[str, Any],
-        capacity: int | None = None,
-    ) -> None:
-        self.state, self.progress, self.reason, self.details = state, progress, reason, details
-        self.capacity = capacity
-
-
-def _snapshot_state(snapshot: dict[str, Any]) -> _Shown:
+def _snapshot_state(snapshot: dict[str, Any]) -> Shown:
     state = {"completed": SnapshotStatus.COMPLETED, "error": SnapshotStatus.ERROR}.get(
         snapshot["State"], SnapshotStatus.PENDING
     )
     percent = int(snapshot.get("Progress", "0%").rstrip("%") or 0)
     kept = {"kms_key_id": snapshot["KmsKeyId"]} if snapshot.get("KmsKeyId") else {}
-    return _Shown(state, percent, snapshot.get("StateMessage", ""), kept, snapshot.get("VolumeSize"))
+    return Shown(state, percent, snapshot.get("StateMessage", ""), kept, snapshot.get("VolumeSize"))
 
 
-def _image_state(image: dict[str, Any]) -> _Shown:
+def _image_state(image: dict[str, Any]) -> Shown:
     state = {"available": SnapshotStatus.COMPLETED, "pending": SnapshotStatus.PENDING}.get(
         image["State"], SnapshotStatus.ERROR
     )
@@ -186,73 +157,7 @@ def _image_state(image: dict[str, Any]) -> _Shown:
         "snapshot_ids": [m["Ebs"]["SnapshotId"] for m in devices],
         "block_devices": {m["DeviceName"]: m["Ebs"]["SnapshotId"] for m in devices},
     }
-    return _Shown(state, 0, image.get("StateReason", {}).get("Message", ""), kept)
-
-
-def _judge(context: StepContext, rows: list[Snapshot], shown: Mapping[str, _Shown]) -> Outcome:
-    """The outcome of one watching step: done when all its rows are over, failed if one of them failed."""
-    progress, changed, open_rows = 0, [], 0
-    for row in rows:
-        if row.status == SnapshotStatus.PENDING:
-            before = (row.status, row.progress)
-            _apply(context, row, shown.get(row.aws_id))
-            if (row.status, row.progress) != before:
-                changed.append(row)
-        open_rows += row.status == SnapshotStatus.PENDING
-        progress += row.progress
-    percent = progress // max(len(rows), 1)
-
-    def write() -> None:
-        Snapshot.objects.bulk_update(
-            changed, ["status", "progress", "succeeded", "end_time", "error", "details", "capacity"]
-        )
-
-    if open_rows:
-        where = polling.group(context.payload["account"], context.payload["region"], context.payload["what"])
-        wait = polling.again(context.now, group=where, progress=percent)
-        return _with_write(wait, write) if changed else wait
-    failed = [row for row in rows if not row.succeeded]
-    if failed:
-        return Failed("; ".join(f"{row.aws_id or row.source_id}: {row.error}" for row in failed), write=write)
-    context.log("; ".join(f"Snapshot {row.aws_id} of {row.source_id} is complete" for row in rows) + ".")
-    return Done(write=write)
-
-
-def _with_write(wait: Wait, write: Write) -> Wait:
-    return dataclasses.replace(wait, write=write)
-
-
-def _apply(context: StepContext, row: Snapshot, shown: _Shown | None) -> None:
-    if shown is None:
-        # DescribeSnapshots may lag behind the creation, which was over when this step first ran.
-        if context.now - context.lease.started_at > timedelta(seconds=settings.CPM_AWS_LIST_LAG_SECONDS):
-            _end(row, SnapshotStatus.ERROR, context.now, f"{row.aws_id} was deleted before it was complete.")
-        return
-    row.details = {**row.details, **shown.details}
-    row.capacity = shown.capacity or row.capacity
-    if shown.state is SnapshotStatus.PENDING:
-        row.progress = min(shown.progress, 99)
-    elif shown.state is SnapshotStatus.COMPLETED:
-        row.progress = 100
-        _end(row, SnapshotStatus.COMPLETED, context.now, "")
-    else:
-        reason = known_errors.explain_state(shown.reason) or "AWS gives no reason."
-        _end(row, SnapshotStatus.ERROR, context.now, f"{row.aws_id} ended in error: {reason}")
-
-
-def _end(row: Snapshot, status: SnapshotStatus, now: datetime, error: str) -> None:
-    row.status, row.succeeded, row.end_time, row.error = (
-        status,
-        status is SnapshotStatus.COMPLETED,
-        now,
-        error,
-    )
-
-
-def _rows(contexts: Sequence[StepContext]) -> dict[int, list[Snapshot]]:
-    wanted = {context.step_id: context.payload["rows"] for context in contexts}
-    by_id = Snapshot.objects.in_bulk([row for rows in wanted.values() for row in rows])
-    return {step: [by_id[row] for row in rows if row in by_id] for step, rows in wanted.items()}
+    return Shown(state, 0, image.get("StateReason", {}).get("Message", ""), kept)
 
 
 def _step_tags(context: StepContext) -> dict[str, str]:
@@ -290,17 +195,6 @@ def _started(context: StepContext, made: Mapping[int, str]) -> None:
             changes |= {"error": "The volume was detached before its snapshot."}
         Snapshot.objects.filter(pk=row).update(**changes)
     context.log("Started " + ", ".join(sorted(filter(None, made.values()))) + ".")
-
-
-def mark_failed(context: StepContext, message: str) -> None:
-    """A step ended without its snapshots: their records say why."""
-    rows = context.payload.get("rows") or [
-        *context.payload.get("snapshots", {}).values(),
-        *([context.payload["snapshot"]] if "snapshot" in context.payload else []),
-    ]
-    Snapshot.objects.filter(pk__in=rows, succeeded=None).update(
-        status=SnapshotStatus.ERROR, succeeded=False, error=message, end_time=context.now
-    )
 
 
 def cancel_started(context: StepContext) -> None:
@@ -358,11 +252,11 @@ def remove_image(ec2_client: AwsClient, image_id: str) -> None:
 
 
 KINDS = (
-    StepKind("backup.start_volume", QUEUE, start_volume, cancel=cancel_started, failed=mark_failed),
-    StepKind("backup.start_instance", QUEUE, start_instance, cancel=cancel_started, failed=mark_failed),
-    StepKind("backup.start_image", QUEUE, start_image, cancel=cancel_image, failed=mark_failed),
+    StepKind("backup.start_volume", QUEUE, start_volume, cancel=cancel_started, failed=watching.mark_failed),
+    StepKind("backup.start_instance", QUEUE, start_instance, cancel=cancel_started, failed=watching.mark_failed),
+    StepKind("backup.start_image", QUEUE, start_image, cancel=cancel_image, failed=watching.mark_failed),
     StepKind(
-        "backup.watch_snapshots", QUEUE, watch, poll=poll_snapshots, cancel=cancel_watch, failed=mark_failed
+        "backup.watch_snapshots", QUEUE, watching.watch, poll=poll_snapshots, cancel=cancel_watch, failed=watching.mark_failed
     ),
-    StepKind("backup.watch_images", QUEUE, watch, poll=poll_images, cancel=cancel_watch, failed=mark_failed),
+    StepKind("backup.watch_images", QUEUE, watching.watch, poll=poll_images, cancel=cancel_watch, failed=watching.mark_failed),
 )

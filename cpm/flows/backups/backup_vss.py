@@ -15,7 +15,7 @@ from django.conf import settings
 from cpm.aws.errors import AwsError, NotFound
 from cpm.aws.gateway import AwsClient
 from cpm.flows import tags
-from cpm.flows.backups import backup_snapshots, run_command
+from cpm.flows.backups import backup_snapshots, run_command, watching
 from cpm.jobs.context import StepContext
 from cpm.jobs.kinds import Done, Failed, Outcome, StepKind, StepSpec
 from cpm.lib.states import RunIf
@@ -215,6 +215,6 @@ KINDS = (
         QUEUE,
         start_unless_vss,
         cancel=backup_snapshots.cancel_started,
-        failed=backup_snapshots.mark_failed,
+        failed=watching.mark_failed,
     ),
 )

@@ -6,6 +6,7 @@ so that it is seen and tried again at the next cleanup.
 
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -13,7 +14,7 @@ from django.db.models import Q
 
 from cpm.aws.errors import AwsError, NotFound
 from cpm.aws.gateway import AwsClient, client
-from cpm.flows import tags
+from cpm.flows import tags, whole
 from cpm.flows.cleanup import remains, uses
 from cpm.flows.cleanup.remains import CONFIGURATIONS
 from cpm.flows.identities import identity_of
@@ -23,15 +24,13 @@ from cpm.jobs.context import StepContext
 from cpm.jobs.kinds import Done, Failed, Outcome, StepKind, StepSpec, Wait
 from cpm.jobs.queue import JobSpec
 from cpm.lib.states import RunIf, Severity, SnapshotKind, SnapshotStatus
-from cpm.models import Account, Backup, Snapshot
+from cpm.models import Backup, Snapshot
+from cpm.resources.registry import DR_KINDS, WHOLE_BY_KEY
 
 QUEUE = "control"
 KIND = "cleanup"
 IMAGES = frozenset(
     {SnapshotKind.INITIAL_AMI, SnapshotKind.ONLY_AMI, SnapshotKind.DR_INITIAL_AMI, SnapshotKind.ONLY_DR_AMI}
-)
-DR_KINDS = frozenset(
-    {SnapshotKind.DR_VOLUME, SnapshotKind.DR_INITIAL_AMI, SnapshotKind.ONLY_DR_AMI, SnapshotKind.DR_INSTANCE}
 )
 # A slice ends after this time and goes on in a new one, so that abort and a dying worker cost little.
 SLICE_SECONDS = 60.0
@@ -82,7 +81,7 @@ def delete(context: StepContext) -> Outcome:
     if uses.copied([backup.pk], but_for=context.job_id):
         return Wait(30.0, message="This backup is being copied to S3.")
     ends = time.monotonic() + SLICE_SECONDS
-    clients: dict[tuple[int, str], AwsClient] = {}
+    clients: dict[tuple[int, str, str], AwsClient] = {}
     errors: list[str] = []
     for row in _rows(context, backup):
         if time.monotonic() > ends:
@@ -124,7 +123,7 @@ def _rows(context: StepContext, backup: Backup) -> list[Snapshot]:
 
 
 def _delete_row(
-    context: StepContext, row: Snapshot, clients: dict[tuple[int, str], AwsClient]
+    context: StepContext, row: Snapshot, clients: dict[tuple[int, str, str], AwsClient]
 ) -> AwsError | None:
     if not row.aws_id:
         _gone(context, row)
@@ -134,14 +133,18 @@ def _delete_row(
         context.error(f"{row.aws_id} stays in AWS: its account is no longer known to CPM.")
         _gone(context, row, left=True)
         return None
-    ec2 = clients.setdefault((account.pk, row.region), _client(context, account, row.region))
+    service = WHOLE_BY_KEY[row.resource_type].snapshots_in if row.resource_type in WHOLE_BY_KEY else "ec2"
+    where = (account.pk, row.region, service)
+    if where not in clients:
+        clients[where] = client(identity_of(account, session=f"cpm-job-{context.job_id}"), service, row.region)
+    aws = clients[where]
     try:
         if row.kind in DR_KINDS and account.is_dr_account and not account.allow_deleting_snapshots:
-            _mark_outdated(ec2, row)
-            context.log(f"{row.aws_id} is outdated and was tagged so: CPM may not delete in {account.name}.")
+            tagged = "was tagged so" if _mark_outdated(aws, row) else "stays"
+            context.log(f"{row.aws_id} is outdated and {tagged}: CPM may not delete in {account.name}.")
             _gone(context, row, left=True)
         else:
-            _delete_in_aws(ec2, row)
+            _delete_in_aws(aws, row)
             context.log(f"Deleted {row.aws_id} of {row.source_id} in {row.region}.")
             _gone(context, row)
     except AwsError as error:
@@ -149,14 +152,18 @@ def _delete_row(
     return None
 
 
-def _delete_in_aws(ec2: AwsClient, row: Snapshot) -> None:
+def _delete_in_aws(aws: AwsClient, row: Snapshot) -> None:
+    if row.resource_type in WHOLE_BY_KEY:
+        with suppress(NotFound):
+            WHOLE_BY_KEY[row.resource_type].delete(aws, whole.held(row))
+        return
     snapshots = [row.aws_id]
     if row.kind in IMAGES:
         snapshots = list(row.details.get("snapshot_ids", ()))
-        snapshots += [found for found in _image_snapshots(ec2, row.aws_id) if found not in snapshots]
-        _ignore_absent(ec2, "DeregisterImage", ImageId=row.aws_id)
+        snapshots += [found for found in _image_snapshots(aws, row.aws_id) if found not in snapshots]
+        _ignore_absent(aws, "DeregisterImage", ImageId=row.aws_id)
     for snapshot in snapshots:
-        _ignore_absent(ec2, "DeleteSnapshot", SnapshotId=snapshot)
+        _ignore_absent(aws, "DeleteSnapshot", SnapshotId=snapshot)
 
 
 def _image_snapshots(ec2: AwsClient, image: str) -> list[str]:
@@ -176,15 +183,15 @@ def _ignore_absent(ec2: AwsClient, action: str, **parameters: Any) -> None:
         return
 
 
-def _mark_outdated(ec2: AwsClient, row: Snapshot) -> None:
+def _mark_outdated(aws: AwsClient, row: Snapshot) -> bool:
+    """Tag a copy that may not be deleted; False where AWS has no tags for it. Absent is fine."""
     try:
-        ec2.call("CreateTags", Resources=[row.aws_id], Tags=[{"Key": tags.OUTDATED, "Value": "true"}])
+        if row.resource_type in WHOLE_BY_KEY:
+            return WHOLE_BY_KEY[row.resource_type].mark_outdated(aws, whole.held(row), tags.OUTDATED)
+        aws.call("CreateTags", Resources=[row.aws_id], Tags=[{"Key": tags.OUTDATED, "Value": "true"}])
     except NotFound:
-        return
-
-
-def _client(context: StepContext, account: Account, region: str) -> AwsClient:
-    return client(identity_of(account, session=f"cpm-job-{context.job_id}"), "ec2", region)
+        return True
+    return True
 
 
 def _gone(context: StepContext, row: Snapshot, *, left: bool = False) -> None:

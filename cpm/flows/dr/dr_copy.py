@@ -5,7 +5,7 @@ back when the copies are over, however they ended. CopySnapshot takes no client 
 once-only protocol; CopyImage takes one.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -14,23 +14,26 @@ from django.db.models import Q
 
 from cpm.flows import polling, tags
 from cpm.flows.cleanup import deletion, retention
-from cpm.flows.dr import dr_copy_steps
+from cpm.flows.dr import dr_copy_steps, dr_whole
 from cpm.flows.messages import alerting
 from cpm.flows.s3 import copy
 from cpm.jobs import queue
 from cpm.jobs.context import StepContext
 from cpm.jobs.kinds import Done, Outcome, StepKind, StepSpec
-from cpm.lib.states import DrStatus, RunIf, SnapshotKind, SnapshotStatus
-from cpm.models import Account, Backup, Job, Policy, Region, ServerSettings, Snapshot
+from cpm.lib.states import DrStatus, RunIf, SnapshotKind, SnapshotStatus, StepState
+from cpm.models import Account, Backup, Job, Policy, Region, ServerSettings, Snapshot, Step
 from cpm.models.base import new_ids
+from cpm.resources.registry import WHOLE, WHOLE_BY_KEY
 
 KIND = "dr_copy"
 QUEUE = "dr"
-COPY_KINDS = {
+COPY_KINDS: Mapping[str, str] = {
     SnapshotKind.VOLUME: SnapshotKind.DR_VOLUME,
     SnapshotKind.INITIAL_AMI: SnapshotKind.DR_INITIAL_AMI,
     SnapshotKind.ONLY_AMI: SnapshotKind.ONLY_DR_AMI,
+    **{kind.kind: kind.dr_kind for kind in WHOLE if kind.dr_kind},
 }
+SOURCE_KINDS = frozenset(COPY_KINDS) | {kind.kind for kind in WHOLE}
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +42,9 @@ class Destination:
 
     account: Account
     region: str
+
+
+Pair = tuple[Snapshot, Destination]
 
 
 def request(backup: Backup, *, now: datetime) -> Job:
@@ -56,15 +62,20 @@ def plan(context: StepContext) -> Outcome:
     if not _begin(context, backup, policy):
         return polling.again(context.now, message="Another DR of the policy is running.")
     sources = [
-        row for row in backup.snapshots.filter(succeeded=True) if row.kind in COPY_KINDS and row.aws_id
+        row for row in backup.snapshots.filter(succeeded=True) if row.kind in SOURCE_KINDS and row.aws_id
     ]
     sources = [row for row in sources if row.status == SnapshotStatus.COMPLETED]
     destinations = _destinations(backup.account, policy)
-    pairs = [(row, place) for row in sources for place in destinations(row)]
+    wanted = [(row, place) for row in sources for place in destinations(row)]
+    pairs, refused = _possible(wanted)
+    for why in refused:
+        context.warn(why)
     if not pairs:
-        return Done(write=lambda: _skip(context, "There is nothing to copy, or nowhere to copy it to."))
-    rows = _rows(backup, pairs)
-    specs = _steps(context, backup, policy, rows)
+        words = " ".join(refused) or "There is nothing to copy, or nowhere to copy it to."
+        return Done(write=lambda: _skip(context, words))
+    rows = _rows(backup, [(row, place) for row, place in pairs if not dr_whole.is_grant(row)])
+    grants = [(row, place) for row, place in pairs if dr_whole.is_grant(row)]
+    specs = _steps(backup, policy, rows, grants)
 
     def write() -> None:
         Snapshot.objects.bulk_create(rows)
@@ -74,7 +85,7 @@ def plan(context: StepContext) -> Outcome:
             dr_regions=", ".join(sorted(same)), dr_account_regions=", ".join(sorted(other))
         )
 
-    context.log(f"DR: {len(rows)} copies of {len(sources)} snapshots.")
+    context.log(f"DR: {len(rows)} copies of {len(sources)} snapshots, {len(grants)} shared for good.")
     return Done(then=specs, write=write)
 
 
@@ -105,7 +116,20 @@ def _destinations(account: Account, policy: Policy) -> Any:
     return places
 
 
-def _rows(backup: Backup, pairs: Sequence[tuple[Snapshot, Destination]]) -> list[Snapshot]:
+def _possible(wanted: Sequence[Pair]) -> tuple[list[Pair], list[str]]:
+    """What AWS can do of it, and why the rest is left out, said once for each reason."""
+    pairs: list[Pair] = []
+    refused: dict[str, list[str]] = {}
+    for row, place in wanted:
+        why = dr_whole.refusal(row, place.account, place.region) if row.resource_type in WHOLE_BY_KEY else ""
+        if why:
+            refused.setdefault(f"{place.region}: {why}", []).append(row.source_id)
+        else:
+            pairs.append((row, place))
+    return pairs, [f"DR of {', '.join(dict.fromkeys(ids))} to {why}" for why, ids in refused.items()]
+
+
+def _rows(backup: Backup, pairs: Sequence[Pair]) -> list[Snapshot]:
     rows = []
     for pk, (source, place) in zip(new_ids(Snapshot, len(pairs)), pairs, strict=True):
         rows.append(
@@ -115,7 +139,7 @@ def _rows(backup: Backup, pairs: Sequence[tuple[Snapshot, Destination]]) -> list
                 target_id=source.target_id,
                 parent_id=source.parent_id,
                 original=source,
-                kind=COPY_KINDS[SnapshotKind(source.kind)],
+                kind=COPY_KINDS[source.kind],
                 resource_type=source.resource_type,
                 account=place.account,
                 account_name=place.account.name,
@@ -143,10 +167,80 @@ def _rows(backup: Backup, pairs: Sequence[tuple[Snapshot, Destination]]) -> list
     return rows
 
 
-def _steps(context: StepContext, backup: Backup, policy: Policy, rows: Sequence[Snapshot]) -> list[StepSpec]:
-    server = ServerSettings.current()
+def _steps(
+    backup: Backup, policy: Policy, rows: Sequence[Snapshot], grants: Sequence[Pair]
+) -> list[StepSpec]:
+    """Share, copy, watch and unshare for each copy; one share serves all copies of a source."""
+    marks = _marks(backup, policy)
+    specs: list[StepSpec] = []
+    ends: dict[str, list[str]] = {}
+    for row in rows:
+        source = row.original
+        assert source is not None and row.account is not None
+        verbs = _verbs(source)
+        payload = _payload(source, Destination(row.account, row.region), marks) | {"snapshot": row.pk}
+        payload["tags"][tags.KIND] = row.kind
+        after: tuple[str, ...] = ()
+        share = f"share-{source.pk}"
+        if row.account_id != source.account_id:
+            if share not in ends:
+                specs.append(StepSpec(verbs.share, payload, key=share))
+                ends[share] = []
+            after = (share,)
+        copied, watch = f"copy-{row.pk}", f"watch-{row.pk}"
+        specs.append(StepSpec(verbs.copy, payload, key=copied, after=after))
+        watched = {key: payload[key] for key in ("type", "account", "region", "source_account", "source_region")}
+        watched |= {"rows": [row.pk], "what": verbs.what}
+        specs.append(StepSpec(verbs.watch, watched, key=watch, after=(copied,)))
+        if after:
+            ends[share].append(watch)
+    payloads = {spec.key: spec.payload for spec in specs}
+    for source, place in grants:
+        payload = _payload(source, place, marks)
+        specs.append(StepSpec("dr.grant_whole", payload, key=f"grant-{source.pk}-{place.account.pk}"))
+    for share, watches in ends.items():
+        unshare = payloads[share], f"un{share}", tuple(watches)
+        kind = "dr.unshare_whole" if payloads[share]["type"] in WHOLE_BY_KEY else "dr.unshare"
+        specs.append(StepSpec(kind, *unshare, run_if=RunIf.ALWAYS))
+    everything = tuple(spec.key for spec in specs)
+    return [*specs, StepSpec("dr.finish", key="finish", after=everything, run_if=RunIf.ALWAYS)]
+
+
+@dataclass(frozen=True, slots=True)
+class Verbs:
+    """The step kinds that share, copy and watch a source, and whom its watching steps are polled together with."""
+
+    share: str
+    copy: str
+    watch: str
+    what: str
+
+
+def _verbs(source: Snapshot) -> Verbs:
+    if source.resource_type in WHOLE_BY_KEY:
+        # Copies are asked about from both of their ends, so the source's place is a part of the group.
+        what = f"{source.resource_type}-from-{source.account_id}-{source.region}"
+        return Verbs("dr.share_whole", "dr.copy_whole", "dr.watch_whole", what)
+    if source.kind in deletion.IMAGES:
+        return Verbs("dr.share", "dr.copy_image", "dr.watch_images", "images")
+    return Verbs("dr.share", "dr.copy_snapshot", "dr.watch_snapshots", "snapshots")
+
+
+def _payload(source: Snapshot, place: Destination, marks: Mapping[str, str]) -> dict[str, Any]:
+    return {
+        "type": source.resource_type,
+        "account": place.account.pk,
+        "region": place.region,
+        "source_account": source.account_id,
+        "source_region": source.region,
+        "source": source.pk,
+        "tags": {**marks, tags.SOURCE: source.source_id},
+    }
+
+
+def _marks(backup: Backup, policy: Policy) -> dict[str, str]:
     marks = {
-        tags.SERVER: str(server.server_id),
+        tags.SERVER: str(ServerSettings.current().server_id),
         tags.POLICY: policy.name,
         tags.POLICY_ID: str(policy.pk),
         tags.BACKUP: str(backup.pk),
@@ -154,46 +248,7 @@ def _steps(context: StepContext, backup: Backup, policy: Policy, rows: Sequence[
     }
     if backup.account is not None:
         marks[tags.ACCOUNT] = backup.account.account_number
-    specs: list[StepSpec] = []
-    ends: dict[str, list[str]] = {}
-    for row in rows:
-        source = row.original
-        assert source is not None and row.account is not None
-        payload = {
-            "account": row.account_id,
-            "region": row.region,
-            "source_account": source.account_id,
-            "source_region": source.region,
-            "source": source.pk,
-            "snapshot": row.pk,
-            "tags": {**marks, tags.SOURCE: source.source_id, tags.KIND: row.kind},
-        }
-        image = source.kind in deletion.IMAGES
-        after: tuple[str, ...] = ()
-        share = f"share-{source.pk}"
-        if row.account_id != source.account_id:
-            if share not in ends:
-                specs.append(StepSpec("dr.share", payload, key=share))
-                ends[share] = []
-            after = (share,)
-        copy, watch = f"copy-{row.pk}", f"watch-{row.pk}"
-        specs.append(
-            StepSpec("dr.copy_image" if image else "dr.copy_snapshot", payload, key=copy, after=after)
-        )
-        watched = {"account": row.account_id, "region": row.region, "rows": [row.pk]}
-        watched["what"] = "images" if image else "snapshots"
-        specs.append(StepSpec(f"dr.watch_{watched['what']}", watched, key=watch, after=(copy,)))
-        if after:
-            ends[share].append(watch)
-    payloads = {spec.key: spec.payload for spec in specs}
-    for share, watches in ends.items():
-        specs.append(
-            StepSpec(
-                "dr.unshare", payloads[share], key=f"un{share}", after=tuple(watches), run_if=RunIf.ALWAYS
-            )
-        )
-    everything = tuple(spec.key for spec in specs)
-    return [*specs, StepSpec("dr.finish", key="finish", after=everything, run_if=RunIf.ALWAYS)]
+    return marks
 
 
 def finish(context: StepContext) -> Outcome:
@@ -206,7 +261,12 @@ def finish(context: StepContext) -> Outcome:
             status=SnapshotStatus.ERROR, succeeded=False, end_time=context.now, error="The copy was not made."
         )
         worked, failed = copies.filter(succeeded=True).count(), copies.exclude(succeeded=True).count()
-        words = f"{worked} DR copies made." if not failed else f"{worked} DR copies made, {failed} failed."
+        grants = Step.objects.filter(job_id=context.job_id, kind="dr.grant_whole")
+        granted = grants.filter(state=StepState.SUCCEEDED).count()
+        failed += grants.exclude(state=StepState.SUCCEEDED).count()
+        words = f"{worked} DR copies made"
+        words += f", {granted} snapshots shared with the DR account" if granted else ""
+        words += f", {failed} failed." if failed else "."
         status = DrStatus.FAILED if failed else DrStatus.COMPLETED
         context.log(words, "Warning" if failed else "Info")
         Backup.objects.filter(pk=backup.pk).update(dr_status=status, dr_outcome=words)
@@ -280,5 +340,6 @@ KINDS: tuple[StepKind, ...] = (
     ),
     StepKind("dr.finish", QUEUE, finish),
     *dr_copy_steps.KINDS,
+    *dr_whole.KINDS,
 )
 QUEUES = {kind.name: kind.queue for kind in KINDS}

@@ -6,16 +6,15 @@ from typing import Any
 from cpm.aws.errors import InUse, LimitReached, NotFound
 from cpm.aws.gateway import AwsClient, client
 from cpm.flows import polling, tags
-from cpm.flows.backups import backup_snapshots
+from cpm.flows.backups import backup_snapshots, watching
 from cpm.flows.backups.backup_snapshots import QUEUE as _BACKUP_QUEUE
 from cpm.flows.dr import dr_keys
+from cpm.flows.dr.dr_key_choice import choose_key
 from cpm.flows.identities import account_number_of, identity_of
-from cpm.flows.messages import alerting
 from cpm.flows.server import catalogue_tags
 from cpm.jobs.context import StepContext
 from cpm.jobs.kinds import Done, Failed, Outcome, StepKind
-from cpm.lib.states import KeyDetection, Severity
-from cpm.models import Account, Backup, ServerSettings, Snapshot, Step
+from cpm.models import Account, Snapshot, Step
 
 QUEUE = "dr"
 
@@ -147,33 +146,14 @@ def _encryption(context: StepContext, source: Snapshot) -> dict[str, Any]:
     """The encryption parameters of the copy; empty for what is not encrypted."""
     if not source.encrypted or not source.details.get("kms_key_id"):
         return {}
-    server = ServerSettings.current()
-    choice = dr_keys.choose(
+    choice = choose_key(
+        context,
         source_kms=_client(context, "source", "kms"),
         target_kms=_client(context, "target", "kms"),
         key_id=source.details["kms_key_id"],
-        cross_account=context.payload["account"] != context.payload["source_account"],
-        detection=KeyDetection(server.encryption_key_detection),
+        default_alias=dr_keys.EBS_ALIAS,
     )
-    if choice.fallback:
-        context.warn(f"No matching key in {context.payload['region']}: the default key is used for the copy.")
-        if server.encryption_key_detection == KeyDetection.DEFAULT_KEY_ALERT:
-            _alert_default_key(context)
     return {"Encrypted": True} | ({"KmsKeyId": choice.key_id} if choice.key_id else {})
-
-
-def _alert_default_key(context: StepContext) -> None:
-    backup = Backup.objects.select_related("user", "policy").get(pk=context.subject_id)
-    with context.fenced():
-        alerting.raise_alert(
-            user=backup.user,
-            policy=backup.policy,
-            category=alerting.DEFAULT_KEY_USED,
-            severity=Severity.WARNING,
-            title=f"DR of policy {backup.policy_name} used a default key",
-            message=f"No KMS key in {context.payload['region']} matches the key of the source.",
-            now=context.now,
-        )
 
 
 def _marks(context: StepContext, source: Snapshot) -> dict[str, str]:
@@ -210,11 +190,11 @@ def _moved(kind: StepKind, name: str) -> StepKind:
 
 _WATCH = {kind.name: kind for kind in backup_snapshots.KINDS}
 KINDS = (
-    StepKind("dr.share", QUEUE, share, failed=backup_snapshots.mark_failed, overtaken=share_overtaken),
+    StepKind("dr.share", QUEUE, share, failed=watching.mark_failed, overtaken=share_overtaken),
     StepKind(
-        "dr.copy_snapshot", QUEUE, copy_snapshot, cancel=cancel_copy, failed=backup_snapshots.mark_failed
+        "dr.copy_snapshot", QUEUE, copy_snapshot, cancel=cancel_copy, failed=watching.mark_failed
     ),
-    StepKind("dr.copy_image", QUEUE, copy_image, cancel=cancel_copy, failed=backup_snapshots.mark_failed),
+    StepKind("dr.copy_image", QUEUE, copy_image, cancel=cancel_copy, failed=watching.mark_failed),
     _moved(_WATCH["backup.watch_snapshots"], "dr.watch_snapshots"),
     _moved(_WATCH["backup.watch_images"], "dr.watch_images"),
     StepKind("dr.unshare", QUEUE, unshare),

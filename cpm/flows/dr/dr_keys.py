@@ -10,7 +10,7 @@ from cpm.aws.errors import AwsError, Denied, NotFound
 from cpm.aws.gateway import AwsClient
 from cpm.lib.states import KeyDetection
 
-DEFAULT_ALIAS = "alias/aws/ebs"
+EBS_ALIAS = "alias/aws/ebs"
 TAG = "cpm_dr_key"
 
 
@@ -31,16 +31,18 @@ def choose(
     source_kms: AwsClient,
     target_kms: AwsClient,
     key_id: str,
+    default_alias: str,
     cross_account: bool,
     detection: KeyDetection,
 ) -> Choice:
     """The key for a copy of a snapshot that is encrypted with `key_id`; raises NoKey, or AwsError."""
     alias = alias_of(source_kms, key_id)
-    if alias == DEFAULT_ALIAS:
+    if alias == default_alias:
         if cross_account:
             raise NoKey(
-                "The snapshot is encrypted with the default key aws/ebs, which AWS does not let other accounts use."
-                " Encrypt the volume with a customer managed key and share that key with the DR account."
+                f"The snapshot is encrypted with the default key {default_alias.removeprefix('alias/')}, which AWS does not"
+                " let other accounts use. Encrypt the source with a customer managed key and share that key with the DR"
+                " account."
             )
         return Choice(None)
     found = _by_alias(target_kms, alias) or _by_tag(target_kms, {alias or "", key_id, key_id.rsplit("/", maxsplit=1)[-1]})

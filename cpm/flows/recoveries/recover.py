@@ -4,8 +4,10 @@ from cpm.flows.recoveries import (
     recover_clean,
     recover_finish,
     recover_instance,
+    recover_share,
     recover_sources,
     recover_volume,
+    recover_whole,
 )
 from cpm.flows.recoveries.recover_base import KIND, SUBJECT
 from cpm.flows.s3 import restore, retrieve
@@ -13,8 +15,13 @@ from cpm.jobs.kinds import StepKind, StepSpec
 from cpm.jobs.queue import JobSpec
 from cpm.lib.states import RecoveryType
 from cpm.models import Recovery
+from cpm.resources.registry import WHOLE
 
-PLANS = {RecoveryType.VOLUME: "recover.plan_volume", RecoveryType.INSTANCE: "recover.plan_instance"}
+PLANS = {
+    RecoveryType.VOLUME: "recover.plan_volume",
+    RecoveryType.INSTANCE: "recover.plan_instance",
+    **{kind.recovery_type: "recover.plan_whole" for kind in WHOLE},
+}
 
 
 def job(recovery: Recovery, *, secret: str = "") -> JobSpec:
@@ -26,6 +33,8 @@ def job(recovery: Recovery, *, secret: str = "") -> JobSpec:
 KINDS: tuple[StepKind, ...] = (
     *recover_volume.KINDS,
     *recover_instance.KINDS,
+    *recover_whole.KINDS,
+    *recover_share.KINDS,
     *recover_sources.KINDS,
     *recover_clean.KINDS,
     *recover_finish.KINDS,

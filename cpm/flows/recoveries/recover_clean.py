@@ -12,7 +12,7 @@ from typing import Any
 from cpm.aws.errors import AwsError, InUse, InvalidState, NotFound
 from cpm.aws.gateway import AwsClient
 from cpm.flows import polling, tags
-from cpm.flows.recoveries import recover_outcome, recover_sources
+from cpm.flows.recoveries import recover_outcome, recover_share, recover_sources, recover_whole
 from cpm.flows.recoveries.recover_base import QUEUE, aws, marked, place_of, until_listed
 from cpm.flows.recoveries.recover_outcome import Outcome as Found
 from cpm.flows.recoveries.recover_volume_attach import volume_at
@@ -227,17 +227,30 @@ def _delete_snapshots(client: AwsClient, ids: list[str]) -> None:
 
 
 def _shares(context: StepContext, found: Found, step: Step) -> None:
-    if not isinstance(step.cursor, dict) or recover_sources.still_needed(context, step):
+    if not isinstance(step.cursor, dict) or recover_share.still_needed(context, step):
         return
-    client = aws(context, place_of(step.payload))
+    client = recover_share.holder(context, step.payload)
     given = [item for item in step.payload["items"] if item not in step.cursor["had"]]
     for operation in ("remove", "add"):
         for item in given:
             with suppress(NotFound):
-                recover_sources.permit(client, item, step.payload["number"], operation)
+                recover_share.permit(client, step.payload["type"], item, step.payload["number"], operation)
         # Somebody may have asked for the same permission while it was being removed: then it is given again.
-        if not recover_sources.still_needed(context, step):
+        if not recover_share.still_needed(context, step):
             return
+
+
+def _whole(context: StepContext, found: Found, step: Step) -> None:
+    """What a recovery of a database or file system has made and could not finish, or is to undo."""
+    if step.state == StepState.SUCCEEDED and not found.undo:
+        return
+    if not recover_whole.remove_made(context, step):
+        raise Busy(f"Waiting until {step.token} can be removed.")
+
+
+def _whole_copies(context: StepContext, found: Found, step: Step) -> None:
+    if step.token and not recover_whole.remove_copy(context, step):
+        raise Busy(f"Waiting until the temporary copy {step.token} can be deleted.")
 
 
 ORDER: tuple[tuple[str, Callable[[StepContext, Found, Step], None]], ...] = (
@@ -249,6 +262,8 @@ ORDER: tuple[tuple[str, Callable[[StepContext, Found, Step], None]], ...] = (
     ("recover.copy_image", _images),
     ("recover.copy", _copies),
     ("recover.s3_write", _written),
+    ("recover.whole", _whole),
+    ("recover.whole_copy", _whole_copies),
     ("recover.share", _shares),
 )
 KINDS = (StepKind("recover.clean", QUEUE, clean),)

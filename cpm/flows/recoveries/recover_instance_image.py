@@ -8,7 +8,7 @@ from cpm.aws.errors import LimitReached
 from cpm.aws.gateway import AwsClient
 from cpm.flows import polling, tags
 from cpm.flows.named_images import create_or_adopt
-from cpm.flows.recoveries import recover_sources
+from cpm.flows.recoveries import recover_share, recover_sources
 from cpm.flows.recoveries.recover_base import (
     QUEUE,
     Place,
@@ -92,7 +92,7 @@ def _brought(context: StepContext, source: Source, target: Place, *, stays: bool
     specs: list[StepSpec] = []
     if foreign:
         snapshots = [m["Ebs"]["SnapshotId"] for m in source.described["BlockDeviceMappings"] if "Ebs" in m]
-        specs.append(recover_sources.share_step(context, source, target, [source.aws_id, *snapshots]))
+        specs.append(recover_share.step(context, source.row, source.place, target, [source.aws_id, *snapshots]))
     if not far:
         return Image({"id": source.aws_id}, source.described, tuple(specs))
     payload = {

@@ -45,8 +45,8 @@ def read(context: StepContext) -> Outcome:
         steps=steps,
     )
     if not undo:
-        instance = recovery.recovery_type == RecoveryType.INSTANCE
-        outcome.came = _instances(steps) if instance else _tokens(steps, "recover.volume")
+        ways = {RecoveryType.INSTANCE: _instances, RecoveryType.VOLUME: lambda steps: _tokens(steps, "recover.volume")}
+        outcome.came = ways.get(RecoveryType(recovery.recovery_type), _whole)(steps)
         if recovery.request.get("ami_handling") == "O":
             outcome.wanted, outcome.came = 1, _tokens(steps, "recover.image")
     return outcome
@@ -54,6 +54,14 @@ def read(context: StepContext) -> Outcome:
 
 def _tokens(steps: list[Step], kind: str) -> list[str]:
     return [str(step.token) for step in steps if step.kind == kind and step.state == StepState.SUCCEEDED]
+
+
+def _whole(steps: list[Step]) -> list[str]:
+    """The resource that was asked for, if it is there; what belongs to it may still be missing."""
+    first = next((step for step in steps if step.kind == "recover.whole"), None)
+    if first is None or first.state != StepState.SUCCEEDED:
+        return []
+    return [str((first.cursor or {}).get("id") or first.token)]
 
 
 def _instances(steps: list[Step]) -> list[str]:

@@ -15,10 +15,10 @@ from cpm.aws.errors import AwsError, LimitReached
 from cpm.aws.gateway import AwsClient
 from cpm.flows import polling, tags
 from cpm.flows.dr import dr_keys
+from cpm.flows.recoveries import recover_share
 from cpm.flows.recoveries.recover_base import (
     QUEUE,
     Place,
-    account_number,
     aws,
     ec2,
     lists_lag,
@@ -31,11 +31,9 @@ from cpm.flows.recoveries.recover_base import (
 )
 from cpm.jobs.context import NotYet, StepContext
 from cpm.jobs.kinds import Done, Failed, Outcome, StepKind, StepSpec
-from cpm.lib.states import JobState, KeyDetection, SnapshotStatus
-from cpm.models import ServerSettings, Snapshot, Step
+from cpm.lib.states import KeyDetection, SnapshotStatus
+from cpm.models import ServerSettings, Snapshot
 from cpm.resources.ec2_capture import chunks, describe_snapshots
-
-OPEN = (JobState.QUEUED, JobState.RUNNING)
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +166,7 @@ def _with_key(context: StepContext, source: Source, target: Place) -> Source:
             source_kms=aws(context, source.place, "kms"),
             target_kms=aws(context, target, "kms"),
             key_id=key,
+            default_alias=dr_keys.EBS_ALIAS,
             cross_account=source.place.account != target.account,
             detection=KeyDetection(server.encryption_key_detection),
         )
@@ -184,7 +183,7 @@ def prepare(context: StepContext, source: Source, target: Place, *, owned: bool)
     foreign = source.place.account != target.account
     specs: list[StepSpec] = []
     if foreign:
-        specs.append(share_step(context, source, target, [source.aws_id]))
+        specs.append(recover_share.step(context, source.row, source.place, target, [source.aws_id]))
     if source.place.region == target.region and not (foreign and owned):
         return Ready({"id": source.aws_id}, tuple(specs))
     name = f"copy-{source.row.pk}"
@@ -207,86 +206,6 @@ def mapping(context: StepContext, device: Mapping[str, Any]) -> dict[str, Any]:
     if "snapshot" in device:
         shown["Ebs"] = {**shown["Ebs"], "SnapshotId": resolve(context, device["snapshot"])}
     return shown
-
-
-def share_step(context: StepContext, source: Source, target: Place, items: list[str]) -> StepSpec:
-    payload = {
-        "name": f"share-{source.row.pk}",
-        "account": source.place.account,
-        "region": source.place.region,
-        "number": account_number(context, target.account),
-        "items": items,
-    }
-    return StepSpec("recover.share", payload, key=f"share-{source.row.pk}")
-
-
-def share(context: StepContext) -> Outcome:
-    """Let the target's account use the source. What it was allowed before is remembered and stays."""
-    client, payload = ec2(context), context.payload
-    if context.cursor is None:
-        had = [item for item in payload["items"] if payload["number"] in permitted(client, item)]
-        if _shared_by_another(context):
-            had = []  # the permission is another recovery's, which takes it back or leaves it to us
-        context.save_cursor({"had": had})
-    for item in payload["items"]:
-        if item not in context.cursor["had"]:
-            permit(client, item, payload["number"], "add")
-    context.remember(True)
-    context.log(f"{', '.join(payload['items'])} may be used by account {payload['number']} during the recovery.")
-    return Done()
-
-
-def share_overtaken(context: StepContext) -> None:
-    """The permission may have been given after it was taken back; nobody else would look at it again."""
-    step = Step.objects.get(pk=context.step_id)
-    cleaning = Step.objects.filter(job_id=context.job_id, kind="recover.clean")
-    if cleaning.filter(pending_after__gt=0).exists() or still_needed(context, step):
-        return
-    for item in step.payload["items"]:
-        if item not in (step.cursor or {}).get("had", ()):
-            permit(ec2(context), item, step.payload["number"], "remove")
-
-
-def _shared_by_another(context: StepContext) -> bool:
-    return (
-        Step.objects.filter(kind="recover.share", job__state__in=OPEN, cursor__isnull=False)
-        .filter(payload__items=context.payload["items"], payload__number=context.payload["number"])
-        .exclude(job_id=context.job_id)
-        .exclude(cursor__had=context.payload["items"])
-        .exists()
-    )
-
-
-def still_needed(context: StepContext, step: Step) -> bool:
-    """Whether another recovery works with the same permission; the last one takes it back.
-
-    One that has not asked for it yet is no reason to leave it: it will give the permission itself.
-    """
-    others = (
-        Step.objects.filter(kind="recover.share", job__state__in=OPEN, cursor__isnull=False)
-        .filter(payload__items=step.payload["items"], payload__number=step.payload["number"])
-        .exclude(job_id=context.job_id)
-        .values("job_id")
-    )
-    return Step.objects.filter(kind="recover.clean", job_id__in=others, pending_after__gt=0).exists()
-
-
-def permitted(client: AwsClient, item: str) -> set[str]:
-    """The accounts that may use a snapshot or image."""
-    if item.startswith("ami-"):
-        answer = client.call("DescribeImageAttribute", ImageId=item, Attribute="launchPermission")
-        return {grant["UserId"] for grant in answer.get("LaunchPermissions", ()) if "UserId" in grant}
-    answer = client.call("DescribeSnapshotAttribute", SnapshotId=item, Attribute="createVolumePermission")
-    return {grant["UserId"] for grant in answer.get("CreateVolumePermissions", ()) if "UserId" in grant}
-
-
-def permit(client: AwsClient, item: str, number: str, operation: str) -> None:
-    """Add or remove a permission; either is harmless twice."""
-    common = {"OperationType": operation, "UserIds": [number]}
-    if item.startswith("ami-"):
-        client.call("ModifyImageAttribute", ImageId=item, Attribute="launchPermission", **common)
-    else:
-        client.call("ModifySnapshotAttribute", SnapshotId=item, Attribute="createVolumePermission", **common)
 
 
 def copy(context: StepContext) -> Outcome:
@@ -350,6 +269,5 @@ def find_snapshots(client: AwsClient, step_id: int) -> list[str]:
 
 
 KINDS = (
-    StepKind("recover.share", QUEUE, share, overtaken=share_overtaken),
     StepKind("recover.copy", QUEUE, copy, poll=poll_copies),
 )

@@ -171,6 +171,7 @@ def _matching(context: StepContext, row: Snapshot, key: str, target: Place) -> s
             source_kms=_source_kms(context, row, key),
             target_kms=aws(context, target, "kms"),
             key_id=key,
+            default_alias=dr_keys.EBS_ALIAS,
             # The copy in S3 is not bound to the key, unlike a snapshot that is copied.
             cross_account=False,
             detection=KeyDetection(ServerSettings.current().encryption_key_detection),

@@ -8,11 +8,12 @@ from typing import Any
 
 from cpm.aws.gateway import AwsClient
 from cpm.flows import tags
-from cpm.flows.cleanup.deletion import DR_KINDS, IMAGES
+from cpm.flows.cleanup.deletion import IMAGES
 from cpm.flows.server import catalogue_tags
 from cpm.lib.names import SERVER_DATA
 from cpm.lib.states import SnapshotKind, SnapshotStatus
 from cpm.models import Account
+from cpm.resources.registry import DR_KINDS
 
 # What a DR copy is a copy of.
 NATIVE = {

@@ -17,7 +17,7 @@ from django.conf import settings
 from cpm.aws.errors import AwsError, NotFound
 from cpm.aws.gateway import HOME_REGION, AwsClient, client
 from cpm.flows import tags
-from cpm.flows.backups import backup_snapshots
+from cpm.flows.backups import watching
 from cpm.flows.backups.backup_plan import Plan
 from cpm.flows.identities import identity_of
 from cpm.flows.server import server_dump, server_snapshot
@@ -225,4 +225,4 @@ def _client(context: StepContext, service: str) -> AwsClient:
     return client(identity_of(account, session=f"cpm-job-{context.job_id}"), service, context.payload["region"])
 
 
-KINDS = (StepKind("server.store", QUEUE, store, cancel=cancel, failed=backup_snapshots.mark_failed),)
+KINDS = (StepKind("server.store", QUEUE, store, cancel=cancel, failed=watching.mark_failed),)

@@ -145,3 +145,13 @@ def test_control_refuses_what_makes_no_sense(
     response = requests.request(method, aws.control_url + path, json=body, timeout=10)
 
     assert response.status_code in (400, 404) and response.json()["message"]
+
+
+def test_contents_of_databases_are_opaque_bytes(aws: SimulatedAws) -> None:
+    url = f"{aws.control_url}/contents/arn:aws:rds:us-east-1:123456789012:db:orders/x"
+
+    written = requests.put(url, data=b"\x00{rows}", timeout=10)
+
+    assert written.json() == {"bytes": 7}
+    assert requests.get(url, timeout=10).content == b"\x00{rows}"
+    assert requests.get(url + "y", timeout=10).content == b""

@@ -164,7 +164,9 @@ def test_what_nobody_simulates_is_a_proper_refusal(aws: SimulatedAws, refused) -
     with refused("UnsupportedOperation"):
         aws.client("ec2").describe_locked_snapshots()
     with refused("UnsupportedOperation"):
-        aws.client("iam").simulate_custom_policy(PolicyInputList=[trust()], ActionNames=["ec2:CreateSnapshot"])
+        aws.client("iam").simulate_custom_policy(
+            PolicyInputList=[trust()], ActionNames=["ec2:CreateSnapshot"]
+        )
 
 
 def test_s3_keys_with_odd_names_are_signed_right(aws: SimulatedAws, refused) -> None:

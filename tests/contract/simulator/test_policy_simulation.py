@@ -27,7 +27,9 @@ def role(aws: SimulatedAws, *statements: dict, path: str = "/") -> str:
     return arn
 
 
-def decisions(aws: SimulatedAws, principal: str, *actions: str, context: dict | None = None, **more) -> list[str]:
+def decisions(
+    aws: SimulatedAws, principal: str, *actions: str, context: dict | None = None, **more
+) -> list[str]:
     entries = [
         {"ContextKeyName": key, "ContextKeyType": "string", "ContextKeyValues": [value]}
         for key, value in (context or {}).items()
@@ -65,7 +67,10 @@ def test_resources_are_compared_and_each_has_a_result(aws: SimulatedAws) -> None
     elsewhere = SNAPSHOT.replace("us-east-1", "eu-west-1")
 
     assert decisions(aws, arn, "ec2:DeleteSnapshot") == ["implicitDeny"]
-    assert decisions(aws, arn, "ec2:DeleteSnapshot", ResourceArns=[SNAPSHOT, elsewhere]) == ["allowed", "implicitDeny"]
+    assert decisions(aws, arn, "ec2:DeleteSnapshot", ResourceArns=[SNAPSHOT, elsewhere]) == [
+        "allowed",
+        "implicitDeny",
+    ]
 
 
 def test_everything_but_what_is_named(aws: SimulatedAws) -> None:
@@ -89,7 +94,11 @@ def test_everything_but_what_is_named(aws: SimulatedAws) -> None:
         ({"StringNotEquals": {"cpm:a": "x"}}, {}, "allowed"),
         ({"StringLike": {"cpm:a": "s3.*.com"}}, {"cpm:a": "s3.eu-west-1.com"}, "allowed"),
         ({"Bool": {"cpm:a": "true"}}, {"cpm:a": "True"}, "allowed"),
-        ({"Bool": {"cpm:a": "true"}, "StringEquals": {"cpm:b": "x"}}, {"cpm:a": "true", "cpm:b": "y"}, "implicitDeny"),
+        (
+            {"Bool": {"cpm:a": "true"}, "StringEquals": {"cpm:b": "x"}},
+            {"cpm:a": "true", "cpm:b": "y"},
+            "implicitDeny",
+        ),
     ],
 )
 def test_conditions_are_weighed(aws: SimulatedAws, condition: dict, context: dict, decision: str) -> None:
@@ -107,7 +116,9 @@ def test_users_have_their_own_policies_managed_ones_and_those_of_their_groups(aw
     iam.add_user_to_group(GroupName="robots", UserName="robot")
     iam.put_user_policy(UserName="robot", PolicyName="own", PolicyDocument=document(statement("ec2:A*")))
     iam.put_group_policy(GroupName="robots", PolicyName="all", PolicyDocument=document(statement("ec2:B*")))
-    managed = iam.create_policy(PolicyName="shared", PolicyDocument=document(statement("ec2:C*")))["Policy"]["Arn"]
+    managed = iam.create_policy(PolicyName="shared", PolicyDocument=document(statement("ec2:C*")))["Policy"][
+        "Arn"
+    ]
     iam.attach_user_policy(UserName="robot", PolicyArn=managed)
 
     assert decisions(aws, arn, "ec2:AttachVolume", "ec2:BundleInstance", "ec2:CopyImage", "ec2:DeleteVolume") == [
@@ -158,9 +169,9 @@ def test_results_come_in_pages(aws: SimulatedAws) -> None:
     names = [f"ec2:Action{number}" for number in range(5)]
 
     pages = list(
-        aws.client("iam").get_paginator("simulate_principal_policy").paginate(
-            PolicySourceArn=arn, ActionNames=names, PaginationConfig={"PageSize": 2}
-        )
+        aws.client("iam")
+        .get_paginator("simulate_principal_policy")
+        .paginate(PolicySourceArn=arn, ActionNames=names, PaginationConfig={"PageSize": 2})
     )
 
     assert len(pages) == 3

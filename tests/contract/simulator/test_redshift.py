@@ -19,7 +19,7 @@ SLOW = 0.6
 def cluster(client: Any, name: str = "sales", **more: Any) -> str:
     """The ARN of a new cluster."""
     made = {"NodeType": "ra3.large", "MasterUsername": "admin", "MasterUserPassword": "Passw0rdPassw0rd"}
-    client.create_cluster(ClusterIdentifier=name, **made, **more)
+    client.create_cluster(**{"ClusterIdentifier": name, **made, **more})
     return f"arn:aws:redshift:{client.meta.region_name}:{ME}:cluster:{name}"
 
 
@@ -64,26 +64,19 @@ def test_a_restored_cluster_has_what_the_cluster_had_when_the_snapshot_was_taken
     aws.timing(database_seconds=SLOW)
     with refused("ClusterAlreadyExists"):
         client.restore_from_cluster_snapshot(ClusterIdentifier="sales", SnapshotIdentifier="nightly")
+    again = {"ClusterIdentifier": "again", "SnapshotIdentifier": "Nightly"}
     with refused("InvalidParameterValue"):
-        client.restore_from_cluster_snapshot(
-            ClusterIdentifier="again", SnapshotIdentifier="nightly", Port=3306
-        )
+        client.restore_from_cluster_snapshot(**again, Port=3306)
 
     restored = client.restore_from_cluster_snapshot(
-        ClusterIdentifier="again",
-        SnapshotIdentifier="Nightly",
-        NodeType="ra3.4xlarge",
-        AvailabilityZone="us-east-1b",
+        **again, NodeType="ra3.4xlarge", AvailabilityZone="us-east-1b"
     )["Cluster"]
 
     assert restored["ClusterStatus"] == "creating" and "Endpoint" not in restored
     wait_for(lambda: state(client, "again") == "available")
     (found,) = client.describe_clusters(ClusterIdentifier="again")["Clusters"]
-    assert (found["NodeType"], found["AvailabilityZone"], found["Endpoint"]["Port"]) == (
-        "ra3.4xlarge",
-        "us-east-1b",
-        5440,
-    )
+    assert (found["NodeType"], found["AvailabilityZone"]) == ("ra3.4xlarge", "us-east-1b")
+    assert found["Endpoint"]["Port"] == 5440
     assert found["PubliclyAccessible"] is False and found["RestoreStatus"]["Status"] == "completed"
     assert read(aws, source.replace(":sales", ":again")) == b"before" == read(aws, kept)
     assert read(aws, source) == b"after"
@@ -159,9 +152,8 @@ def test_an_automated_snapshot_goes_with_its_cluster_unless_it_was_made_manual(
     automated = aws.control("POST", f"/automated/{arn}")["snapshot"]
     manual = snapshot(client)
 
-    copied = client.copy_cluster_snapshot(
-        SourceSnapshotIdentifier=automated, TargetSnapshotIdentifier="kept"
-    )["Snapshot"]
+    keep = {"SourceSnapshotIdentifier": automated, "TargetSnapshotIdentifier": "kept"}
+    copied = client.copy_cluster_snapshot(**keep)["Snapshot"]
 
     assert first.startswith("rs:sales-") and automated.startswith("rs:sales-")
     assert (copied["SnapshotType"], copied["Status"]) == ("manual", "creating")
@@ -295,11 +287,8 @@ def test_lists_are_paged_and_narrowed_by_tags_and_time(aws: SimulatedAws, refuse
     for number in range(25):
         snapshot(client, f"s{number}", Tags=[{"Key": "number", "Value": str(number)}])
 
-    pages = list(
-        client.get_paginator("describe_cluster_snapshots").paginate(
-            SnapshotType="manual", PaginationConfig={"PageSize": 20}
-        )
-    )
+    paginator = client.get_paginator("describe_cluster_snapshots")
+    pages = paginator.paginate(SnapshotType="manual", PaginationConfig={"PageSize": 20})
 
     assert [len(page["Snapshots"]) for page in pages] == [20, 5]
     with refused("InvalidParameterValue"):
@@ -331,17 +320,18 @@ def test_a_cluster_in_a_subnet_group_is_restored_into_a_subnet_group(aws: Simula
         )
     cluster(client, ClusterSubnetGroupName="one")
     snapshot(client)
-    again = {"ClusterIdentifier": "again", "SnapshotIdentifier": "nightly"}
+    again, place = (
+        {"ClusterIdentifier": "again", "SnapshotIdentifier": "nightly"},
+        {"ClusterSubnetGroupName": "two"},
+    )
 
     with refused("InvalidRestore"):
         client.restore_from_cluster_snapshot(**again)
     with refused("ClusterSubnetGroupNotFoundFault"):
         client.restore_from_cluster_snapshot(**again, ClusterSubnetGroupName="absent")
     with refused("InvalidVPCNetworkStateFault"):
-        client.restore_from_cluster_snapshot(
-            **again, ClusterSubnetGroupName="two", AvailabilityZone="us-east-1a"
-        )
-    restored = client.restore_from_cluster_snapshot(**again, ClusterSubnetGroupName="two")["Cluster"]
+        client.restore_from_cluster_snapshot(**again, **place, AvailabilityZone="us-east-1a")
+    restored = client.restore_from_cluster_snapshot(**again, **place)["Cluster"]
 
     assert (restored["ClusterSubnetGroupName"], restored["VpcId"]) == ("two", vpc)
     assert restored["AvailabilityZone"] == "us-east-1c"
@@ -369,15 +359,9 @@ def test_a_cluster_that_aws_would_not_make_is_refused(aws: SimulatedAws, refused
     """AWS: Redshift API Reference, CreateCluster."""
     client = aws.client("redshift")
     cluster(client)
-    good = {
-        "ClusterIdentifier": "other",
-        "NodeType": "ra3.large",
-        "MasterUsername": "admin",
-        "MasterUserPassword": "Passw0rdPassw0rd",
-    }
 
     with refused(code):
-        client.create_cluster(**{**good, **more})
+        cluster(client, "other", **more)
 
 
 def test_a_cluster_pauses_resumes_and_takes_its_time_to_go(aws: SimulatedAws, refused) -> None:

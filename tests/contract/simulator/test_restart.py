@@ -4,6 +4,8 @@ import time
 from pathlib import Path
 
 from tests import simulated_aws
+from tests.contract.simulator.test_aws_backup import NEW, back_up, filled, restore, vault
+from tests.contract.simulator.test_efs import get
 from tests.simulated_aws import wait_for
 
 OTHER = "210987654321"
@@ -17,6 +19,9 @@ def test_world_survives_an_orderly_end(tmp_path: Path) -> None:
         key = first.client("kms").create_key()["KeyMetadata"]["Arn"]
         first.client("iam").create_role(RoleName="r", AssumeRolePolicyDocument='{"Statement": []}')
         snapshot = first.client("ec2").create_snapshot(VolumeId=devices["/dev/xvdb"])["SnapshotId"]
+        files = filled(first)
+        vault(first)
+        point = back_up(first, files["FileSystemArn"])["RecoveryPointArn"]
         token = first.client("ebs").list_snapshot_blocks(SnapshotId=snapshot)["Blocks"][0]
         other = first.credentials(OTHER)
         before = first.objects()
@@ -34,8 +39,11 @@ def test_world_survives_an_orderly_end(tmp_path: Path) -> None:
         assert second.read(snapshot, 0, 8) == b"survives"
         assert second.client("ebs").get_snapshot_block(SnapshotId=snapshot, **token)["DataLength"] == 524288
         assert second.client("kms").describe_key(KeyId=key)["KeyMetadata"]["Arn"] == key
-        assert [r["RoleName"] for r in second.client("iam").list_roles()["Roles"]] == ["r"]
+        assert {r["RoleName"] for r in second.client("iam").list_roles()["Roles"]} == {"r", "backup"}
         assert second.client("sts", account=OTHER).get_caller_identity()["Account"] == OTHER
+        assert get(second, files["FileSystemId"], "a/one") == b"a/one"
+        restored = restore(second, point, **NEW, **{"file-system-id": files["FileSystemId"]})
+        assert restored["Status"] == "COMPLETED"
         ec2.terminate_instances(InstanceIds=[instance])
         assert second.instance()[0] != instance
     finally:

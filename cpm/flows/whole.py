@@ -1,0 +1,76 @@
+"""What the flows of all types that AWS snapshots as a whole share: their types, records and names."""
+
+import dataclasses
+import re
+import uuid
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from cpm.aws.errors import InUse, InvalidState, NotFound
+from cpm.aws.gateway import AwsClient
+from cpm.flows import polling, tags
+from cpm.jobs.context import NotYet, StepContext
+from cpm.models import ServerSettings, Snapshot
+from cpm.resources.registry import WHOLE_BY_KEY
+from cpm.resources.whole import Held, Making, WholeResource
+
+# RDS and Redshift allow 255 characters; a policy's name is the only part without a bound of its own.
+LONGEST_POLICY = 60
+
+
+def type_of(row: Snapshot) -> WholeResource:
+    """The type of the resource whose snapshot this is."""
+    return WHOLE_BY_KEY[row.resource_type]
+
+
+def held(row: Snapshot) -> Held:
+    """What the record knows, as types take it."""
+    return Held(
+        aws_id=row.aws_id,
+        source_id=row.source_id,
+        region=row.region,
+        account_number=row.aws_account_number,
+        details=row.details,
+        encrypted=row.encrypted,
+        capacity=row.capacity,
+        started=row.start_time,
+    )
+
+
+def making(context: StepContext, row: Snapshot, options: Mapping[str, Any]) -> Making:
+    """The snapshot or copy that this step makes for the record; the same at every attempt."""
+    server = ServerSettings.current().server_id
+    ours = {**context.payload["tags"], tags.STEP: str(context.step_id)}
+    return Making(
+        resource_id=row.source_id,
+        name=_name(server, row.backup.policy_name, row.backup_id, context.step_id),
+        token=str(uuid.uuid5(server, f"step {context.step_id}")),
+        tags=tags.with_source(ours, row.details.get("tags") or {}),
+        since=context.lease.intent_at or context.now,
+        options=options,
+    )
+
+
+def discard(context: StepContext, client: AwsClient, row: Snapshot, aws_id: str) -> None:
+    """Delete what was made for the record under this id; absent is as good as deleted.
+
+    Raises NotYet while AWS is not done with making it.
+    """
+    one = dataclasses.replace(held(row), aws_id=aws_id)
+    removed(context, aws_id, lambda: type_of(row).delete(client, one))
+
+
+def removed(context: StepContext, aws_id: str, remove: Callable[[], None]) -> None:
+    """Remove something; absent is as good as removed. Raises NotYet while AWS is not ready for that."""
+    try:
+        remove()
+    except NotFound:
+        return
+    except (InvalidState, InUse) as error:
+        raise NotYet(polling.again(context.now, message=f"Waiting until {aws_id} can be deleted.")) from error
+
+
+def _name(server: uuid.UUID, policy: str, backup: int, step: int) -> str:
+    """A name that every service takes (letters, digits, single dashes) and that no other step of any server has."""
+    words = re.sub(r"[^a-z0-9]+", "-", policy.lower()).strip("-")[:LONGEST_POLICY].rstrip("-")
+    return "-".join(filter(None, ("cpm", server.hex[:8], words, str(backup), str(step))))
