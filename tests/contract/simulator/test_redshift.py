@@ -68,9 +68,8 @@ def test_a_restored_cluster_has_what_the_cluster_had_when_the_snapshot_was_taken
     with refused("InvalidParameterValue"):
         client.restore_from_cluster_snapshot(**again, Port=3306)
 
-    restored = client.restore_from_cluster_snapshot(
-        **again, NodeType="ra3.4xlarge", AvailabilityZone="us-east-1b"
-    )["Cluster"]
+    again.update(NodeType="ra3.4xlarge", AvailabilityZone="us-east-1b")
+    restored = client.restore_from_cluster_snapshot(**again)["Cluster"]
 
     assert restored["ClusterStatus"] == "creating" and "Endpoint" not in restored
     wait_for(lambda: state(client, "again") == "available")
@@ -182,8 +181,7 @@ def test_an_automated_snapshot_goes_with_its_cluster_unless_it_was_made_manual(
 def test_a_shared_snapshot_is_restored_by_the_other_account_and_by_nobody_else(
     aws: SimulatedAws, refused
 ) -> None:
-    """AWS: Redshift API Reference, AuthorizeSnapshotAccess, RevokeSnapshotAccess, OwnerAccount; Management Guide,
-    Sharing a snapshot."""
+    """AWS: Redshift API Reference, AuthorizeSnapshotAccess; Management Guide, Sharing a snapshot."""
     client, other = aws.client("redshift"), aws.client("redshift", account=OTHER)
     source = cluster(client)
     write(aws, source, b"data")
@@ -320,10 +318,8 @@ def test_a_cluster_in_a_subnet_group_is_restored_into_a_subnet_group(aws: Simula
         )
     cluster(client, ClusterSubnetGroupName="one")
     snapshot(client)
-    again, place = (
-        {"ClusterIdentifier": "again", "SnapshotIdentifier": "nightly"},
-        {"ClusterSubnetGroupName": "two"},
-    )
+    again = {"ClusterIdentifier": "again", "SnapshotIdentifier": "nightly"}
+    place = {"ClusterSubnetGroupName": "two"}
 
     with refused("InvalidRestore"):
         client.restore_from_cluster_snapshot(**again)
@@ -339,8 +335,8 @@ def test_a_cluster_in_a_subnet_group_is_restored_into_a_subnet_group(aws: Simula
         client.delete_cluster_subnet_group(ClusterSubnetGroupName="two")
     client.delete_cluster(ClusterIdentifier="again", SkipFinalClusterSnapshot=True)
     client.delete_cluster_subnet_group(ClusterSubnetGroupName="two")
-    groups = client.describe_cluster_subnet_groups()["ClusterSubnetGroups"]
-    assert [group["ClusterSubnetGroupName"] for group in groups] == ["one"]
+    (left,) = client.describe_cluster_subnet_groups()["ClusterSubnetGroups"]
+    assert left["ClusterSubnetGroupName"] == "one"
 
 
 @pytest.mark.parametrize(
