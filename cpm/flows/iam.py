@@ -173,6 +173,7 @@ WITHOUT_CALL: Mapping[str, str] = {
     "s3:DeleteObjectVersion": "s3:DeleteObject",
     "s3:GetObjectRetention": "s3:GetObject",
     "sns:TagResource": "sns:CreateTopic",
+    **{action.action: action.within for action in ACTIONS if action.within},
 }
 """Actions that AWS checks within another call; CPM never calls them by name."""
 
