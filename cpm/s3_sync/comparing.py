@@ -12,6 +12,8 @@ What is changed is decided from the lists alone:
   its upload. Such an object may have appeared after a copy of its predecessor that looks younger. So it counts as
   changed until its copy is younger by ``longest_upload``; it may be copied again meanwhile, but is not missed.
 
+Tags and rights of an object can change without a new date; such changes alone are not noticed.
+
 What is left out: a version of equal size whose upload in parts took longer than that and enclosed the copy of its
 predecessor. Only a request per object could find it.
 """

@@ -26,7 +26,6 @@ class Mirror:
     destination_prefix: str = ""
     keep_source_prefix: bool = False
     delete_extra: bool = False
-    storage_class: str = "STANDARD"
 
     def __post_init__(self) -> None:
         if self.source_bucket != self.destination_bucket:

@@ -167,7 +167,7 @@ class _Run:
             self._interrupted.set()
         except Halted as halted:
             self._halt(halted)
-        except Exception as error:  # noqa: BLE001  # a mistake of ours must end the slice, not vanish in a thread
+        except Exception as error:  # a mistake of ours must end the slice, not vanish in a thread
             log.exception("s3 sync failed unexpectedly")
             self._halt(Halted(f"The sync failed unexpectedly: {type(error).__name__}.", transient=False))
         finally:
@@ -196,6 +196,8 @@ class _Run:
     def _delete(self, entries: list[Entry]) -> None:
         by_key = {self._mirror.destination_key(entry.name): entry for entry in entries}
         refused = dict(self._buckets.delete(list(by_key)))
+        if not refused.keys() <= by_key.keys():
+            raise Halted("S3 answered about other keys than it was asked to delete.", transient=False)
         for key, entry in by_key.items():
             if key in refused:
                 self._fail(entry, key, refused[key])
