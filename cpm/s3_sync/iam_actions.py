@@ -29,12 +29,10 @@ DESTINATION = (
     IamAction("s3:PutObject", GROUP_DESTINATION, "writes copies", _OBJECTS),
     IamAction("s3:PutObjectTagging", GROUP_DESTINATION, "gives copies the tags of their source", _OBJECTS),
     IamAction("s3:DeleteObject", GROUP_DESTINATION, "removes what the source no longer has", _OBJECTS),
-    IamAction(
-        "s3:ListBucketMultipartUploads", GROUP_DESTINATION, "finds copies that broke off", _BUCKETS
-    ),  # fmt: skip
+    IamAction("s3:ListBucketMultipartUploads", GROUP_DESTINATION, "finds copies that broke off", _BUCKETS),
     IamAction(
         "s3:ListMultipartUploadParts", GROUP_DESTINATION, "learns which parts such a copy has", _OBJECTS
-    ),  # fmt: skip
+    ),
     IamAction("s3:AbortMultipartUpload", GROUP_DESTINATION, "removes parts of copies that failed", _OBJECTS),
     IamAction("kms:Decrypt", GROUP_DESTINATION, "S3 reads encrypted sources and parts", _KEYS, _BY_S3),
     IamAction("kms:GenerateDataKey", GROUP_DESTINATION, "S3 encrypts with the bucket's key", _KEYS, _BY_S3),

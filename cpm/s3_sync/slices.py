@@ -102,13 +102,15 @@ class _Run:
         # An object whose key is the prefix itself has a place in the mirror only if that has a prefix, too.
         nameless = bool(source and destination)
         return (
+            Listing(self._buckets.list_source, source, self._cursor, executor=executor, nameless=nameless),
             Listing(
-                self._buckets.list_source, source, self._cursor, executor=executor, nameless=nameless
+                self._buckets.list_destination,
+                destination,
+                self._cursor,
+                executor=executor,
+                nameless=nameless,
             ),
-            Listing(
-                self._buckets.list_destination, destination, self._cursor, executor=executor, nameless=nameless
-            ),
-        )  # fmt: skip
+        )
 
     def _work_through(
         self,
@@ -129,7 +131,8 @@ class _Run:
             self._act(decision, workers)
             while self._window.full:
                 self._delete_extra(workers)
-                if not self._window.wait_for_room(1.0) and (self._ending() or self._stop()):
+                self._window.wait_for_room(0.5)
+                if self._ending() or (self._window.full and self._stop()):
                     return False
         return True
 
@@ -165,6 +168,7 @@ class _Run:
                 work(*arguments)
         except Interrupted:
             self._interrupted.set()
+            self._window.wake()
         except Halted as halted:
             self._halt(halted)
         except Exception as error:  # a mistake of ours must end the slice, not vanish in a thread
@@ -211,9 +215,7 @@ class _Run:
         self._window.count(count)
 
     def _skip(self, entry: Entry, source: Listed, reason: str) -> None:
-        self._window.end(
-            entry, lambda counts: counts.skipped.setdefault(reason, Trouble()).add(source.key)
-        )  # fmt: skip
+        self._window.end(entry, lambda counts: counts.skipped.setdefault(reason, Trouble()).add(source.key))
 
     def _fail(self, entry: Entry, key: str, text: str) -> None:
         self._window.end(entry, lambda counts: counts.failed.add(key, text))
@@ -230,6 +232,7 @@ class _Run:
     def _halt(self, halted: Halted) -> None:
         with self._lock:
             self._halted = self._halted or halted
+        self._window.wake()
 
     def _ending(self) -> bool:
         return self._halted is not None or self._interrupted.is_set()

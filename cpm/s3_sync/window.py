@@ -32,6 +32,7 @@ class Window:
         self._last = start
         self._most = most
         self._number = 0
+        self._woken = False
         self._entries: deque[Entry] = deque()
         self._changed = threading.Condition()
 
@@ -79,10 +80,16 @@ class Window:
         with self._changed:
             tally(self.counts)
 
-    def wait_for_room(self, seconds: float) -> bool:
-        """Waits that long at most; whether there is room."""
+    def wait_for_room(self, seconds: float) -> None:
+        """Waits until there is room or `wake` was called, and that long at most."""
         with self._changed:
-            return self._changed.wait_for(lambda: not self._is_full(), seconds)
+            self._changed.wait_for(lambda: self._woken or not self._is_full(), seconds)
+
+    def wake(self) -> None:
+        """Nothing more is to be waited for."""
+        with self._changed:
+            self._woken = True
+            self._changed.notify_all()
 
     def _is_full(self) -> bool:
         return bool(self._entries) and self._number - self._entries[0].number >= self._most
