@@ -264,7 +264,8 @@ class S3Copies:
         """The answer, which is an element ``name``. S3 may say 200 first and then fail: CopyObject, UploadPartCopy and
         CompleteMultipartUpload begin their answer before they have ended."""
         roots: list[ElementTree.Element] = []
-        request.check = partial(_read, roots, name, check)
+        # Not all servers name their answers as AWS does.
+        request.check = partial(_read, roots, (name, f"{request.action}Response", "Error"), check)
         self._pool.send(request)
         root = roots[-1]
         if root.tag == "Error":
@@ -274,14 +275,14 @@ class S3Copies:
 
 def _read(
     roots: list[ElementTree.Element],
-    name: str,
+    names: Sequence[str],
     check: Callable[[ElementTree.Element], None] | None,
     answer: Answer,
 ) -> None:
     root = xml(bytes(answer.body).strip())
     code = root.findtext("Code", "")
-    if root.tag not in (name, "Error"):
-        raise Damaged(f"the answer is no {name}", "BadAnswer")
+    if root.tag not in names:
+        raise Damaged(f"the answer is no {names[0]}", "BadAnswer")
     if root.tag == "Error" and code in _PASSING:
         raise Damaged(root.findtext("Message", ""), code)
     if check is not None:
