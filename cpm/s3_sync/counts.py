@@ -30,7 +30,7 @@ class Trouble:
 class Counts:
     """``copied``, ``copied_bytes``, ``deleted`` and the calls count what was done. The rest counts objects before the
     cursor only, so that nothing is counted twice when the next slice begins there. ``kept`` are those that were left
-    alone; ``untagged`` were copied without their tags, because rights were lacking; ``skipped`` go by reason."""
+    alone, ``seen`` is all names of both sides; ``untagged`` were copied without their tags, because rights were lacking; ``skipped`` go by reason."""
 
     list_calls: int = 0
     copied: int = 0
@@ -38,6 +38,7 @@ class Counts:
     deleted: int = 0
     untagged: int = 0
     kept: int = 0
+    seen: int = 0
     failed: Trouble = field(default_factory=Trouble)
     skipped: dict[str, Trouble] = field(default_factory=dict)
 

@@ -26,7 +26,6 @@ class Listing:
         self._executor = executor
         self._nameless = nameless
         self.pages = 0
-        self.objects = 0
 
     def __iter__(self) -> Iterator[tuple[str, Listed]]:
         start = None if self._after is None else self._base + self._after
@@ -46,7 +45,6 @@ class Listing:
                 last = listed.key
                 name = listed.key[len(self._base) :]
                 if name or self._nameless:
-                    self.objects += 1
                     yield name, listed
             if page.token is None:
                 return

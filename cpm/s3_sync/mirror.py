@@ -16,6 +16,9 @@ class Mirror:
     object has one *name* on both sides, which is its key without `source_base` or `destination_base`; both put the
     same text before all names, so names come in the order in which S3 lists keys on either side.
 
+    Prefixes are taken literally otherwise: S3 knows keys that begin with a slash, and a prefix that no key has is an
+    empty source, of which a mirror with ``delete_extra`` is empty, too.
+
     Extra objects are only looked for below `destination_base`: with ``keep_source_prefix`` what lies beside the kept
     prefix may be the mirror of another source.
     """

@@ -81,8 +81,6 @@ class S3Buckets:
         try:
             self._destination.copy(origin, key, storage_class=self._storage_class, tags=True)
         except errors.Denied as denied:
-            if denied.code in _SKIPPED:
-                raise
             # Tags take rights of their own on both sides. An object without them is better than none.
             try:
                 self._destination.copy(origin, key, storage_class=self._storage_class, tags=False)

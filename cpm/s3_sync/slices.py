@@ -37,7 +37,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Slice:
-    """``cursor`` is where the next slice begins, ``finished`` that there is none. ``halted`` tells what ended this one
+    """``cursor`` is where the next slice begins; when this one ``finished`` the sync, the next sync begins anew. ``halted`` tells what ended this one
     early; what was done until then counts all the same."""
 
     cursor: str | None
@@ -95,7 +95,7 @@ class _Run:
         counts.list_calls = sum(side.pages for side in sides)
         cursor = self._window.cursor
         whole = finished and self._halted is None and not self._interrupted.is_set()
-        return Slice(cursor, whole, counts, self._halted)
+        return Slice(None if whole else cursor, whole, counts, self._halted)
 
     def _listings(self, executor: ThreadPoolExecutor) -> tuple[Listing, Listing]:
         source, destination = self._mirror.source_base, self._mirror.destination_base

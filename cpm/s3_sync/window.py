@@ -55,6 +55,7 @@ class Window:
                 self._entries[-1].kept_after += 1
             else:
                 self.counts.kept += 1
+                self.counts.seen += 1
 
     def begin(self, name: str) -> Entry:
         with self._changed:
@@ -71,6 +72,7 @@ class Window:
             while self._entries and self._entries[0].done:
                 oldest = self._entries.popleft()
                 self.counts.kept += oldest.kept_after
+                self.counts.seen += oldest.kept_after + 1
                 if oldest.tally is not None:
                     oldest.tally(self.counts)
             self._changed.notify_all()

@@ -141,5 +141,6 @@ def test_nothing_is_counted_twice_however_a_run_is_cut(present: set, refused: se
     assert counts.failed.count == len(refused)
     assert [key for key, _ in counts.failed.first] == sorted(buckets.refused)[: len(counts.failed.first)]
     assert counts.copied == counts.copied_bytes == len(present - refused)
+    assert counts.seen == 61
     assert counts.deleted == 61 - len(present | refused)
     assert buckets.source.contents().keys() | buckets.refused >= buckets.destination.contents().keys()
