@@ -157,6 +157,10 @@ class WholeResource(ResourceType):
         targets by id, which stand in for what would cost a call each to ask again."""
         return self.describe(client, list(known))
 
+    def unfit(self, found: Described) -> str:
+        """Why this very resource cannot be a target of this type, and what can; empty if it can."""
+        return ""
+
     def option_problems(self, options: Mapping[str, Any]) -> Problems:
         """What is wrong with what was chosen for a target, all of it together."""
         return {}
