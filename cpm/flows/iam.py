@@ -128,6 +128,26 @@ REPOSITORY = (
     IamAction("kms:DescribeKey", "s3 repositories", "checks the key that a repository shall use", KEYS),
     IamAction("kms:Decrypt", "s3 repositories", "S3 decrypts with the key of the bucket", KEYS, BY_S3),
 )
+RDS_EXPORT = (
+    IamAction("rds:StartExportTask", "rds export", "exports snapshots of databases to the bucket of a repository"),
+    IamAction("rds:DescribeExportTasks", "rds export", "waits until an export is there"),
+    IamAction("rds:CancelExportTask", "rds export", "stops the export of an aborted copy"),
+    IamAction(
+        "iam:PassRole",
+        "rds export",
+        "lets RDS export with the role that the repository names; narrow the name to that of your role",
+        "arn:{partition}:iam::*:role/cpm-*",
+        {"StringEquals": {"iam:PassedToService": "export.rds.amazonaws.com"}},
+    ),
+    IamAction("kms:DescribeKey", "rds export", "RDS looks at the key of the export", KEYS),
+    IamAction(
+        "kms:CreateGrant",
+        "rds export",
+        "lets RDS use the key of the export",
+        KEYS,
+        {"Bool": {"kms:GrantIsForAWSResource": "true"}},
+    ),
+)
 NOTIFICATIONS = (*topics.IAM_ACTIONS, *senders.IAM_ACTIONS)
 BACKUP = tuple(action for kind in TYPES for action in kind.iam_actions)
 # What types need beyond the backup itself, by the group that they declare it for; it is needed in DR accounts too.
@@ -154,6 +174,7 @@ POLICIES: Mapping[str, tuple[IamAction, ...]] = {
     "optional-consistency": CONSISTENCY,
     "optional-notifications": NOTIFICATIONS,
     "optional-replace-volumes": REPLACE,
+    "optional-rds-export": RDS_EXPORT,
     "optional-s3-repositories": REPOSITORY,
     "server-role": SERVER,
 }  # fmt: skip
@@ -161,7 +182,8 @@ POLICIES: Mapping[str, tuple[IamAction, ...]] = {
 
 OPTIONAL: Mapping[str, tuple[str, ...]] = {
     "backup-account": (
-        "optional-consistency", "optional-notifications", "optional-replace-volumes", "optional-s3-repositories",
+        "optional-consistency", "optional-notifications", "optional-rds-export", "optional-replace-volumes",
+        "optional-s3-repositories",
     ),
     "dr-account": ("optional-notifications", "optional-replace-volumes", "optional-s3-repositories"),
     "dr-account-no-delete": ("optional-notifications", "optional-s3-repositories"),
