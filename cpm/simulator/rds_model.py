@@ -118,6 +118,15 @@ class SubnetGroup(Held):
         return "Complete"
 
 
+@dataclass
+class Live:
+    """Which PostgreSQL cluster stands behind an instance or a snapshot, by ARN; see ``rds_live``. Ports: of instances."""
+
+    on: bool = False
+    clusters: dict[str, str] = field(default_factory=dict)
+    ports: dict[str, int] = field(default_factory=dict)
+
+
 @dataclass(kw_only=True)
 class ExportTask(Held):
     source_arn: str
