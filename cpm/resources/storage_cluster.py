@@ -42,7 +42,7 @@ class StorageCluster(WholeResource):
     """What the types of such clusters have in common."""
 
     id_pattern = rds.NAME
-    details = (
+    details: ClassVar[Sequence[str]] = (
         "database_arn", "engine", "engine_version", "status", "zone", "db_instance_class", "port", "publicly_accessible",
         "capacity", "encrypted", "kms_key_id", "storage_type", "scaling", "subnet_group_name", "security_groups",
         "cluster_parameter_group_name", "parameter_group_name", "iam_authentication",
@@ -78,7 +78,7 @@ class StorageCluster(WholeResource):
     stages: ClassVar[Sequence[str]] = ("cluster", INSTANCE)
     dr = Dr.COPY
     default_key_alias = rds.DEFAULT_KEY
-    iam_actions = (
+    iam_actions: ClassVar[Sequence[IamAction]] = (
         IamAction("rds:DescribeDBClusters", "backup", "finds the clusters of a policy and what they look like"),
         IamAction("rds:DescribeDBInstances", "backup", "sees what the instances of clusters look like"),
         IamAction("rds:CreateDBClusterSnapshot", "backup", "backs up clusters", (CLUSTERS, SNAPSHOTS)),
