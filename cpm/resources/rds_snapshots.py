@@ -66,11 +66,11 @@ def is_of_step(found: Mapping[str, str], tags: Mapping[str, str]) -> bool:
 def shown(row: Row, arn: str) -> Shown:
     """A snapshot as describe calls show it. Whatever it does beside being available or failed ends by itself."""
     states = {"available": SnapshotStatus.COMPLETED, "failed": SnapshotStatus.ERROR}
-    key = {"kms_key_id": row["KmsKeyId"]} if row.get("KmsKeyId") else {}
+    kept = {"engine_version": row.get("EngineVersion"), "kms_key_id": row.get("KmsKeyId")}
     return Shown(
         states.get(row["Status"], SnapshotStatus.PENDING),
         progress=row.get("PercentProgress", 0),
-        details={"snapshot_arn": arn, **key},
+        details={"snapshot_arn": arn, **{name: value for name, value in kept.items() if value}},
         capacity=row.get("AllocatedStorage"),
     )
 
