@@ -1,81 +1,22 @@
 """Databases in S3: exported by RDS, packed into the repository as an image of files, and kept like volumes."""
 
-import json
-from typing import Any
-
 import pytest
 
 from cpm.aws.ebs_direct import BLOCK
 from cpm.flows.s3 import copy, export, export_pack
 from cpm.flows.s3 import repositories as flow
 from cpm.lib.states import VerifyDepth
-from cpm.models import Backup, Policy, S3Copy, S3Repository, Snapshot
-from cpm.repository import tar_image
-from cpm.repository.reader import Reader
-from cpm.services import backup_deletion, repositories, repository_rebuild, repository_settings, targets
-from tests.domain import copying
+from cpm.models import S3Copy, S3Repository, Snapshot
+from cpm.services import backup_deletion, repositories, repository_rebuild
+from tests.domain import copying, exporting
+from tests.domain.exporting import CONTENT, copy_of, database, files, policy_over, staged, tasks
 from tests.domain.world import World
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.timeout(120)]
 
-CONTENT = b"rows of the shop " * 100_000
-
-
 @pytest.fixture
 def repository(world: World) -> S3Repository:
-    """A repository into which RDS may export."""
-    return exporting(world, copying.repository(world))
-
-
-def exporting(world: World, row: S3Repository) -> S3Repository:
-    trust = {"Statement": [{"Effect": "Allow", "Principal": {"Service": "export.rds.amazonaws.com"}, "Action": "sts:AssumeRole"}]}
-    role = world.aws.client("iam").create_role(RoleName="export", AssumeRolePolicyDocument=json.dumps(trust))["Role"]["Arn"]
-    key = world.aws.client("kms").create_key()["KeyMetadata"]["Arn"]
-    return repository_settings.configure(
-        actor=world.actor, repository=row, export_role_arn=role, export_kms_key_id=key
-    )
-
-
-def database(world: World, name: str, engine: str = "postgres", content: bytes = CONTENT, **more: Any) -> str:
-    made = world.aws.client("rds").create_db_instance(
-        DBInstanceIdentifier=name, DBInstanceClass="db.t3.micro", Engine=engine, AllocatedStorage=20,
-        MasterUsername="shop", MasterUserPassword="not-a-secret", **more,
-    )["DBInstance"]  # fmt: skip
-    world.aws.fill(made["DBInstanceArn"], content)
-    return name
-
-
-def policy_over(world: World, repository: S3Repository, *databases: str, volumes: tuple[str, ...] = ()) -> Policy:
-    policy = copying.policy_with_s3(world, *volumes, s3_repository=repository)
-    for name in databases:
-        world.region_id("us-east-1")
-        targets.add_whole(
-            actor=world.actor, policy=policy, key="rds_databases", region="us-east-1", resource_id=name,
-            now=world.now(), options={},
-        )  # fmt: skip
-    return policy
-
-
-def copy_of(backup: Backup, name: str = "shop") -> S3Copy:
-    return S3Copy.objects.get(backup=backup, snapshot__source_id=name)
-
-
-def files(copy: S3Copy) -> dict[str, bytes]:
-    """The files of a copied database by name, read from its repository."""
-    assert copy.repository is not None
-    opened = flow.opened(copy.repository)
-    with tar_image.opened(Reader(opened, opened.copy(copy.stored_id))) as tar:
-        return {member.name: tar.extractfile(member).read() for member in tar}  # type: ignore[union-attr]
-
-
-def staged(world: World) -> list[str]:
-    listed = world.aws.client("s3").list_objects_v2(Bucket=copying.BUCKET).get("Contents", [])
-    return [one["Key"] for one in listed if "/exports/" in one["Key"]]
-
-
-def tasks(world: World) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = world.aws.client("rds").describe_export_tasks()["ExportTasks"]
-    return found
+    return exporting.repository(world)
 
 
 def test_a_database_is_exported_and_packed_beside_volumes(world: World, repository: S3Repository) -> None:

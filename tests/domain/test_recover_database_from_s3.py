@@ -1,0 +1,117 @@
+"""Databases that come back from S3: their files into a bucket, or their rows into a new PostgreSQL database."""
+
+from typing import Any
+
+import pytest
+from django.utils import timezone
+
+from cpm.flows.s3 import restore_files
+from cpm.models import Job, Recovery, S3Copy, Snapshot
+from cpm.services import database_recovery_checks, recoveries
+from cpm.services.recovery_checks import Problems
+from tests import factories
+from tests.domain import copying, exporting, recovering
+from tests.domain.exporting import CONTENT, copy_of, database, files, policy_over
+from tests.domain.world import World
+
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.timeout(120)]
+
+PASSWORD = "not-a-secret-either"
+
+
+def copied(world: World, name: str = "shop", engine: str = "postgres") -> S3Copy:
+    """A database whose copy is in S3; its snapshot is gone."""
+    backup = copying.copied(world, policy_over(world, exporting.repository(world), database(world, name, engine)))
+    copy = copy_of(backup, name)
+    world.aws.client("rds").delete_db_snapshot(DBSnapshotIdentifier=copy.snapshot.aws_id)
+    return copy
+
+
+def start(world: World, copy: S3Copy, **request: Any) -> Recovery:
+    return recoveries.recover_database_from_s3(
+        actor=world.actor, snapshot=copy.snapshot, request=request, credentials=None, now=timezone.now()
+    )
+
+
+def recover(world: World, copy: S3Copy, *, expect: str = "R", **request: Any) -> Recovery:
+    recovery = start(world, copy, **request)
+    world.run()
+    recovery.refresh_from_db()
+    assert recovery.status == expect, (recovery.outcome, recovering.log(recovery))
+    return recovery
+
+
+def objects(world: World, bucket: str) -> dict[str, bytes]:
+    s3 = world.aws.client("s3")
+    listed = s3.list_objects_v2(Bucket=bucket).get("Contents", [])
+    return {one["Key"]: s3.get_object(Bucket=bucket, Key=one["Key"])["Body"].read() for one in listed}
+
+
+def test_files_come_back_byte_by_byte(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(restore_files, "PART_BYTES", 5 << 20)
+    monkeypatch.setattr(exporting, "CONTENT", CONTENT * 7)
+    copy = copied(world, engine="mysql")
+    factories.bucket(world.aws, "files-of-ours", "us-east-1")
+
+    recovery = recover(world, copy, export_bucket="files-of-ours", export_prefix="back/")
+
+    found = objects(world, "files-of-ours")
+    assert found == {f"back/{name}": data for name, data in files(copy).items()}
+    assert recovery.recovered_resource_ids == "s3://files-of-ours/back/ (original: shop)"
+    assert (recovery.s3_status, recovery.s3_progress) == ("S", [100])
+
+
+def test_files_of_an_aborted_recovery_are_removed_and_those_of_others_stay(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = copied(world)
+    factories.bucket(world.aws, "files-of-ours", "us-east-1")
+    put = restore_files._Slice._put
+
+    def put_and_abort(slice_: Any, member: Any) -> None:
+        put(slice_, member)
+        world.aws.client("s3").put_object(Bucket="files-of-ours", Key="back/of-others", Body=b"1")
+        Job.objects.filter(kind="recovery").update(abort_requested_at=timezone.now())
+
+    monkeypatch.setattr(restore_files._Slice, "_put", put_and_abort)
+    recovery = recover(world, copy, expect="F", export_bucket="files-of-ours", export_prefix="back/")
+
+    assert list(objects(world, "files-of-ours")) == ["back/of-others"]
+    assert recovery.s3_status == "A"
+
+
+def test_what_is_in_the_place_of_files_already_is_not_written_over(world: World) -> None:
+    copy = copied(world)
+    factories.bucket(world.aws, "files-of-ours", "us-east-1")
+    world.aws.client("s3").put_object(Bucket="files-of-ours", Key="back/file", Body=b"1")
+
+    recovery = recover(world, copy, expect="F", export_bucket="files-of-ours", export_prefix="back/")
+
+    assert "already" in recovery.outcome and list(objects(world, "files-of-ours")) == ["back/file"]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "fields"),
+    [
+        ({}, {"aws_resource_id", "master_username", "master_password"}),
+        ({"export_bucket": "files-of-ours"}, {"export_prefix"}),
+        ({"export_bucket": "B", "export_prefix": "back", "master_username": "u"}, {"export_bucket", "export_prefix", "master_username"}),
+        ({"aws_resource_id": "new", "master_username": "1", "master_password": "short"}, {"master_username", "master_password"}),
+    ],
+)  # fmt: skip
+def test_requests_that_make_no_sense_are_refused(wanted: dict[str, Any], fields: set[str]) -> None:
+    details = {"engine": "postgres", "storage_type": "gp3"}
+    snapshot = Snapshot(kind="rds_databases", resource_type="rds_databases", details=details)
+    problems = Problems()
+
+    database_recovery_checks.check(snapshot, wanted, problems)
+
+    assert set(problems.found) == fields
+
+
+def test_only_files_of_other_engines_come_back() -> None:
+    problems = Problems()
+
+    database_recovery_checks.check(Snapshot(details={"engine": "mysql"}), {"aws_resource_id": "new"}, problems)
+
+    assert set(problems.found) == {"export_bucket"}
