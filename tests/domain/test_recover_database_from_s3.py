@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 from django.utils import timezone
 
-from cpm.flows.s3 import restore_files
+from cpm.flows.s3 import restore_files, restore_rows
+from cpm.jobs.context import StepContext
 from cpm.models import Job, Recovery, S3Copy, Snapshot
 from cpm.services import database_recovery_checks, recoveries
 from cpm.services.recovery_checks import Problems
@@ -88,6 +89,108 @@ def test_what_is_in_the_place_of_files_already_is_not_written_over(world: World)
     recovery = recover(world, copy, expect="F", export_bucket="files-of-ours", export_prefix="back/")
 
     assert "already" in recovery.outcome and list(objects(world, "files-of-ours")) == ["back/file"]
+
+
+SCHEMA = """
+CREATE TYPE mood AS ENUM ('sad', 'glad');
+CREATE SCHEMA sales;
+CREATE TABLE sales.orders (
+    id bigint PRIMARY KEY, code varchar(12), price numeric(10, 2), made timestamp(3), paid boolean, note text,
+    data jsonb, raw bytea, weight double precision, tags text[], how mood
+);
+INSERT INTO sales.orders SELECT n, 'c' || n, n * 1.25, '2026-01-02 03:04:05.678'::timestamp + n * interval '1 hour', n % 2 = 0,
+    E'tab\\t, \\\\ and \\n line ' || n, jsonb_build_object('n', n), decode('00ff', 'hex'), n / 3.0, ARRAY['a', 'b "c"'], 'glad'
+    FROM generate_series(1, 2500) n;
+INSERT INTO sales.orders (id) VALUES (0);
+CREATE TABLE public.empty (id uuid, day date);
+CREATE TABLE public.plain AS SELECT 1 AS id;
+"""
+ROWS = "SELECT id, code, price, made, paid, note, data, raw, weight, tags::text, how::text FROM sales.orders ORDER BY id"
+
+
+def live(world: World) -> S3Copy:
+    """A database with tables in PostgreSQL whose copy is in S3; the database itself and its snapshot are gone."""
+    world.aws.live_databases()
+    repository = exporting.repository(world)
+    rds = world.aws.client("rds")
+    rds.create_db_instance(
+        DBInstanceIdentifier="shop", DBInstanceClass="db.t3.micro", Engine="postgres", AllocatedStorage=20, DBName="app",
+        MasterUsername="shop", MasterUserPassword=PASSWORD,
+    )  # fmt: skip
+    with world.aws.connect("shop", PASSWORD) as link:
+        link.execute(SCHEMA)
+    copy = copy_of(copying.copied(world, policy_over(world, repository, "shop")))
+    rds.delete_db_snapshot(DBSnapshotIdentifier=copy.snapshot.aws_id)
+    return copy
+
+
+def rows(world: World, name: str) -> tuple[list[Any], list[Any]]:
+    with world.aws.connect(name, PASSWORD, dbname="app") as link:
+        types = "SELECT column_name, data_type FROM information_schema.columns WHERE table_name = 'orders' ORDER BY ordinal_position"
+        return link.execute(ROWS).fetchall(), link.execute(types).fetchall()
+
+
+NEW = {"aws_resource_id": "new", "master_username": "shop", "master_password": PASSWORD}
+
+
+def test_rows_come_back_into_a_new_database(world: World) -> None:
+    copy = live(world)
+    before, types = rows(world, "shop")
+
+    recovery = recover(world, copy, **NEW)
+
+    after, new_types = rows(world, "new")
+    assert after == before and len(after) == 2501
+    assert dict(new_types) == {**dict(types), "tags": "text", "how": "text"}
+    with world.aws.connect("new", PASSWORD, dbname="app") as link:
+        assert link.execute("SELECT * FROM empty").fetchall() == []
+        assert link.execute("SELECT * FROM plain").fetchall() == [(1,)]
+    assert recovery.recovered_resource_ids == "new (original: shop)" and recovery.s3_status == "S"
+    log = recovering.log(recovery)
+    assert any("indexes, keys" in line for line in log) and any("type how had" in line for line in log)
+    assert PASSWORD not in str([recovery.request, *log])
+
+
+def test_a_table_that_was_loaded_by_a_worker_that_died_is_not_loaded_again(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = live(world)
+    save = StepContext.save_cursor
+    died: list[Any] = []
+
+    def dying(context: StepContext, cursor: Any) -> None:
+        if cursor and cursor.get("done") == ["app.public.empty", "app.public.plain"] and not died:
+            died.append(cursor)
+            raise SystemExit
+        save(context, cursor)
+
+    monkeypatch.setattr(StepContext, "save_cursor", dying)
+    recovery = start(world, copy, **NEW)
+    with pytest.raises(SystemExit):
+        world.run()
+    world.expire_leases()
+    world.run()
+
+    recovery.refresh_from_db()
+    assert recovery.status == "R", recovering.log(recovery)
+    with world.aws.connect("new", PASSWORD, dbname="app") as link:
+        assert link.execute("SELECT * FROM plain").fetchall() == [(1,)]
+        assert link.execute("SELECT count(*) FROM sales.orders").fetchall() == [(2501,)]
+
+
+def test_an_aborted_recovery_leaves_no_database(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    copy = live(world)
+    pause = restore_rows._Loading._pause
+
+    def abort_and_pause(loading: Any, table: Any, rows: int) -> None:
+        Job.objects.filter(kind="recovery").update(abort_requested_at=timezone.now())
+        pause(loading, table, rows)
+
+    monkeypatch.setattr(restore_rows._Loading, "_pause", abort_and_pause)
+    recovery = recover(world, copy, expect="F", **NEW)
+
+    names = {one["DBInstanceIdentifier"] for one in world.aws.client("rds").describe_db_instances()["DBInstances"]}
+    assert names == {"shop"} and recovery.s3_status == "A"
 
 
 @pytest.mark.parametrize(
