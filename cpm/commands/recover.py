@@ -1,4 +1,4 @@
-"""`cpm recover`: bring a volume or an instance back."""
+"""`cpm recover`: bring a volume, an instance or a database in S3 back."""
 
 from collections.abc import Callable
 from typing import Annotated, Any
@@ -13,7 +13,7 @@ from cpm.models import Account, Actor, Recovery, Region, Snapshot
 from cpm.services import recoveries
 
 app = typer.Typer()
-recover = typer.Typer(no_args_is_help=True, help="Recover a volume or an instance from a backup.")
+recover = typer.Typer(no_args_is_help=True, help="Recover a volume, an instance, or a database in S3 from a backup.")
 app.add_typer(recover, name="recover")
 
 BackupId = Annotated[int, typer.Argument(help="Id of the backup, as in `cpm backups`.")]
@@ -115,6 +115,48 @@ def instance(
     }
     service = recoveries.recover_instance_from_s3 if from_s3 else recoveries.recover_instance
     _start(service, actor, _snapshot(actor, backup_id, snapshot_id), request, watch_it)
+
+
+@recover.command()
+@guarded
+def database(
+    backup_id: BackupId,
+    snapshot_id: SnapshotId,
+    name: Annotated[str | None, typer.Option(help="Id of the new PostgreSQL database.")] = None,
+    username: Annotated[str | None, typer.Option(help="Its master user; the password is asked for.")] = None,
+    engine_version: Annotated[str | None, typer.Option(help="Its version, if not that of the original.")] = None,
+    instance_class: Annotated[str | None, typer.Option("--class", help="Class, such as db.t3.micro.")] = None,
+    subnet_group: Annotated[str | None, typer.Option(help="Subnet group, which decides on the VPC.")] = None,
+    public: Annotated[bool | None, typer.Option(help="Whether it gets a public address.")] = None,
+    only: Annotated[str | None, typer.Option(help="Which of several exported databases.")] = None,
+    bucket: Annotated[str | None, typer.Option(help="Put the files into this bucket instead.")] = None,
+    prefix: Annotated[str | None, typer.Option(help="Folder in that bucket, ending in a slash.")] = None,
+    to_region: ToRegion = None,
+    to_account: ToAccount = None,
+    zone: Zone = None,
+    retrieval: Retrieval = None,
+    days_to_keep: DaysToKeep = None,
+    watch_it: Watch = False,
+    user: AsUser = "",
+) -> None:
+    """Bring an RDS database back from its copy in S3: rows into a new PostgreSQL database, or files into a bucket."""
+    actor = acting(user)
+    request = {
+        **_where(actor, to_region, to_account, zone),
+        "aws_resource_id": name,
+        "master_username": username,
+        "master_password": typer.prompt("Password of the new database", hide_input=True) if username else None,
+        "engine_version": engine_version,
+        "db_instance_class": instance_class,
+        "subnet_group_name": subnet_group,
+        "publicly_accessible": public,
+        "database_name": only,
+        "export_bucket": bucket,
+        "export_prefix": prefix,
+        **_s3(True, None, retrieval, days_to_keep),
+    }
+    found = _snapshot(actor, backup_id, snapshot_id)
+    _start(recoveries.recover_database_from_s3, actor, found, request, watch_it)
 
 
 def _s3(from_s3: bool, key: str | None, retrieval: str | None, days: int | None) -> dict[str, Any]:

@@ -17,6 +17,7 @@ SNAPSHOTS = "arn:{partition}:ec2:*::snapshot/*"
 IMAGES = "arn:{partition}:ec2:*::image/*"
 KEYS = "arn:{partition}:kms:*:*:key/*"
 BUCKETS = "arn:{partition}:s3:::*"
+OBJECTS = "arn:{partition}:s3:::*/*"
 # Repositories have their folders below this one.
 FOLDERS = "arn:{partition}:s3:::*/cpm/*"
 BY_S3 = {"StringLike": {"kms:ViaService": "s3.*.amazonaws.com*"}}
@@ -148,6 +149,15 @@ RDS_EXPORT = (
         {"Bool": {"kms:GrantIsForAWSResource": "true"}},
     ),
 )
+EXPORTED_FILES = (
+    IamAction("s3:ListBucket", "exported files", "sees that nothing is where files of a database shall come", BUCKETS),
+    IamAction(
+        "s3:PutObject", "exported files", "puts files of a database into a bucket; narrow it to that bucket", OBJECTS
+    ),
+    IamAction("s3:AbortMultipartUpload", "exported files", "drops a large file whose upload broke off", OBJECTS),
+    IamAction("s3:GetObject", "exported files", "tells its own files from others", OBJECTS),
+    IamAction("s3:DeleteObject", "exported files", "removes the files of an aborted recovery", OBJECTS),
+)
 NOTIFICATIONS = (*topics.IAM_ACTIONS, *senders.IAM_ACTIONS)
 BACKUP = tuple(action for kind in TYPES for action in kind.iam_actions)
 # What types need beyond the backup itself, by the group that they declare it for; it is needed in DR accounts too.
@@ -174,6 +184,7 @@ POLICIES: Mapping[str, tuple[IamAction, ...]] = {
     "optional-consistency": CONSISTENCY,
     "optional-notifications": NOTIFICATIONS,
     "optional-replace-volumes": REPLACE,
+    "optional-exported-files": EXPORTED_FILES,
     "optional-rds-export": RDS_EXPORT,
     "optional-s3-repositories": REPOSITORY,
     "server-role": SERVER,
@@ -182,10 +193,10 @@ POLICIES: Mapping[str, tuple[IamAction, ...]] = {
 
 OPTIONAL: Mapping[str, tuple[str, ...]] = {
     "backup-account": (
-        "optional-consistency", "optional-notifications", "optional-rds-export", "optional-replace-volumes",
-        "optional-s3-repositories",
+        "optional-consistency", "optional-exported-files", "optional-notifications", "optional-rds-export",
+        "optional-replace-volumes", "optional-s3-repositories",
     ),
-    "dr-account": ("optional-notifications", "optional-replace-volumes", "optional-s3-repositories"),
+    "dr-account": ("optional-exported-files", "optional-notifications", "optional-replace-volumes", "optional-s3-repositories"),
     "dr-account-no-delete": ("optional-notifications", "optional-s3-repositories"),
 }  # fmt: skip
 """What the policy of an account may be joined by."""
@@ -209,12 +220,15 @@ WITHOUT_CALL: Mapping[str, str] = {
 """Actions that AWS checks within another call; CPM never calls them by name."""
 
 NAMED_OTHERWISE: Mapping[str, str] = {
+    "CompleteMultipartUpload": "PutObject",
+    "CreateMultipartUpload": "PutObject",
     "DeleteObjects": "DeleteObject",
     "GetBucketEncryption": "GetEncryptionConfiguration",
     "GetObjectLockConfiguration": "GetBucketObjectLockConfiguration",
     "HeadObject": "GetObject",
     "ListObjectVersions": "ListBucketVersions",
     "ListObjectsV2": "ListBucket",
+    "UploadPart": "PutObject",
 }
 """Calls of S3 whose IAM action has another name."""
 

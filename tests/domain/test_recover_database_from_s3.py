@@ -4,14 +4,16 @@ from typing import Any
 
 import pytest
 from django.utils import timezone
+from typer.testing import CliRunner
 
+from cpm import cli
 from cpm.flows.s3 import restore_files, restore_rows
 from cpm.jobs.context import StepContext
 from cpm.models import Job, Recovery, S3Copy, Snapshot
 from cpm.services import database_recovery_checks, recoveries
 from cpm.services.recovery_checks import Problems
 from tests import factories
-from tests.domain import copying, exporting, recovering
+from tests.domain import copying, exporting, recovering, restoring
 from tests.domain.exporting import CONTENT, copy_of, database, files, policy_over
 from tests.domain.world import World
 
@@ -48,18 +50,24 @@ def objects(world: World, bucket: str) -> dict[str, bytes]:
     return {one["Key"]: s3.get_object(Bucket=bucket, Key=one["Key"])["Body"].read() for one in listed}
 
 
-def test_files_come_back_byte_by_byte(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_come_back_byte_by_byte_from_an_archive(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(restore_files, "PART_BYTES", 5 << 20)
     monkeypatch.setattr(exporting, "CONTENT", CONTENT * 7)
     copy = copied(world, engine="mysql")
+    packed = files(copy)
     factories.bucket(world.aws, "files-of-ours", "us-east-1")
 
-    recovery = recover(world, copy, export_bucket="files-of-ours", export_prefix="back/")
+    restoring.archive(world, copy)
+    options = {"retrieval_tier": "S", "days_to_keep": 3}
+
+    recovery = recover(
+        world, copy, export_bucket="files-of-ours", export_prefix="back/", retrieve_options=options
+    )
 
     found = objects(world, "files-of-ours")
-    assert found == {f"back/{name}": data for name, data in files(copy).items()}
+    assert found == {f"back/{name}": data for name, data in packed.items()}
     assert recovery.recovered_resource_ids == "s3://files-of-ours/back/ (original: shop)"
-    assert (recovery.s3_status, recovery.s3_progress) == ("S", [100])
+    assert (recovery.s3_status, recovery.s3_progress, recovery.retrieve_status) == ("S", [100], "S")
 
 
 def test_files_of_an_aborted_recovery_are_removed_and_those_of_others_stay(
@@ -133,32 +141,16 @@ def rows(world: World, name: str) -> tuple[list[Any], list[Any]]:
 NEW = {"aws_resource_id": "new", "master_username": "shop", "master_password": PASSWORD}
 
 
-def test_rows_come_back_into_a_new_database(world: World) -> None:
-    copy = live(world)
-    before, types = rows(world, "shop")
-
-    recovery = recover(world, copy, **NEW)
-
-    after, new_types = rows(world, "new")
-    assert after == before and len(after) == 2501
-    assert dict(new_types) == {**dict(types), "tags": "text", "how": "text"}
-    with world.aws.connect("new", PASSWORD, dbname="app") as link:
-        assert link.execute("SELECT * FROM empty").fetchall() == []
-        assert link.execute("SELECT * FROM plain").fetchall() == [(1,)]
-    assert recovery.recovered_resource_ids == "new (original: shop)" and recovery.s3_status == "S"
-    log = recovering.log(recovery)
-    assert any("indexes, keys" in line for line in log) and any("type how had" in line for line in log)
-    assert PASSWORD not in str([recovery.request, *log])
-
-
-def test_a_table_that_was_loaded_by_a_worker_that_died_is_not_loaded_again(
+def test_rows_come_back_into_a_new_database_though_a_worker_dies(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     copy = live(world)
+    before, types = rows(world, "shop")
     save = StepContext.save_cursor
     died: list[Any] = []
 
     def dying(context: StepContext, cursor: Any) -> None:
+        """The second table is loaded, but nobody is told."""
         if cursor and cursor.get("done") == ["app.public.empty", "app.public.plain"] and not died:
             died.append(cursor)
             raise SystemExit
@@ -173,9 +165,17 @@ def test_a_table_that_was_loaded_by_a_worker_that_died_is_not_loaded_again(
 
     recovery.refresh_from_db()
     assert recovery.status == "R", recovering.log(recovery)
+
+    after, new_types = rows(world, "new")
+    assert after == before and len(after) == 2501
+    assert dict(new_types) == {**dict(types), "tags": "text", "how": "text"}
     with world.aws.connect("new", PASSWORD, dbname="app") as link:
+        assert link.execute("SELECT * FROM empty").fetchall() == []
         assert link.execute("SELECT * FROM plain").fetchall() == [(1,)]
-        assert link.execute("SELECT count(*) FROM sales.orders").fetchall() == [(2501,)]
+    assert recovery.recovered_resource_ids == "new (original: shop)" and recovery.s3_status == "S"
+    log = recovering.log(recovery)
+    assert any("indexes, keys" in line for line in log) and any("type how had" in line for line in log)
+    assert PASSWORD not in str([recovery.request, *log])
 
 
 def test_an_aborted_recovery_leaves_no_database(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -218,3 +218,16 @@ def test_only_files_of_other_engines_come_back() -> None:
     database_recovery_checks.check(Snapshot(details={"engine": "mysql"}), {"aws_resource_id": "new"}, problems)
 
     assert set(problems.found) == {"export_bucket"}
+
+
+def test_recovery_is_asked_for_on_the_command_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cli, "join_running_stack", lambda _: {})
+    backup = factories.backup(factories.policy(factories.account(factories.root())))
+    row = factories.snapshot(backup, kind="rds_databases", source_id="shop", details={"engine": "mysql"})
+    factories.s3_copy(row)
+    where = ["--bucket", "files-of-ours", "--prefix", "back/"]
+
+    said = CliRunner().invoke(cli.app, ["recover", "database", str(backup.pk), "shop", *where])
+
+    assert said.exit_code == 0, said.output
+    assert Recovery.objects.get().request["export_prefix"] == "back/"

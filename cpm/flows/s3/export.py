@@ -17,9 +17,10 @@ from cpm.flows.identities import identity_of
 from cpm.flows.recoveries.recover_base import lists_lag, server_id, until_listed
 from cpm.flows.s3 import copy_parts
 from cpm.flows.s3.copy_parts import EXPORT, PACK, QUEUE, SEAL
-from cpm.jobs.context import StepContext
+from cpm.jobs.context import NotYet, StepContext
 from cpm.jobs.kinds import Done, Failed, Outcome, StepKind, StepSpec, Wait
 from cpm.lib import places
+from cpm.lib.errors import Conflict
 from cpm.lib.states import RunIf
 from cpm.models import S3Copy, S3Repository, Snapshot, Step
 from cpm.repository.errors import ObjectLocked
@@ -109,7 +110,7 @@ def export(context: StepContext) -> Outcome:
             _start(rds, copy, task)
         except AlreadyExists:
             if not find():
-                raise
+                raise _busy(context, rds, copy, task) from None
         return task
 
     try:
@@ -133,6 +134,15 @@ def poll(contexts: Sequence[StepContext]) -> Mapping[int, Outcome | Exception]:
     for context in {one.job_id: one for one in contexts}.values():
         copy_parts.show(context)
     return found
+
+
+def _busy(context: StepContext, rds: AwsClient, copy: S3Copy, task: str) -> Exception:
+    """What to raise when AWS has a task already that is not ours: it exports a snapshot once at a time."""
+    if task in described(rds, [task]):
+        return Conflict("export_exists", f"There is an export task {task} already, of something else.")
+    context.forget_intent()
+    words = f"Waiting: somebody else exports {copy.snapshot.aws_id} just now."
+    return NotYet(polling.again(context.now, message=words))
 
 
 def _rds(context: StepContext, copy: S3Copy) -> AwsClient:
