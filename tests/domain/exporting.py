@@ -65,3 +65,10 @@ def staged(world: World) -> list[str]:
 def tasks(world: World) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = world.aws.client("rds").describe_export_tasks()["ExportTasks"]
     return found
+
+
+def objects(world: World, bucket: str, prefix: str = "") -> dict[str, bytes]:
+    """The objects of a bucket with what they hold."""
+    s3 = world.aws.client("s3")
+    listed = s3.list_objects_v2(Bucket=bucket, Prefix=prefix).get("Contents", [])
+    return {one["Key"]: s3.get_object(Bucket=bucket, Key=one["Key"])["Body"].read() for one in listed}

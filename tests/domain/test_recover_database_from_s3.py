@@ -14,7 +14,7 @@ from cpm.services import database_recovery_checks, recoveries
 from cpm.services.recovery_checks import Problems
 from tests import factories
 from tests.domain import copying, exporting, recovering, restoring
-from tests.domain.exporting import CONTENT, copy_of, database, files, policy_over
+from tests.domain.exporting import CONTENT, copy_of, database, files, objects, policy_over
 from tests.domain.world import World
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.timeout(120)]
@@ -42,12 +42,6 @@ def recover(world: World, copy: S3Copy, *, expect: str = "R", **request: Any) ->
     recovery.refresh_from_db()
     assert recovery.status == expect, (recovery.outcome, recovering.log(recovery))
     return recovery
-
-
-def objects(world: World, bucket: str) -> dict[str, bytes]:
-    s3 = world.aws.client("s3")
-    listed = s3.list_objects_v2(Bucket=bucket).get("Contents", [])
-    return {one["Key"]: s3.get_object(Bucket=bucket, Key=one["Key"])["Body"].read() for one in listed}
 
 
 def test_files_come_back_byte_by_byte_from_an_archive(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
