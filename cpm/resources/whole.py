@@ -76,7 +76,6 @@ class Making:
     tags: Mapping[str, str]
     since: datetime
     options: Mapping[str, Any] = field(default_factory=dict)
-    expires: datetime | None = None
     place: Place | None = None
     details: Mapping[str, Any] = field(default_factory=dict)
 
