@@ -7,9 +7,11 @@ from cpm.resources.base import ResourceType
 from cpm.resources.dynamodb_table import DynamoDbTable
 from cpm.resources.ebs_volume import EbsVolume
 from cpm.resources.ec2_instance import Ec2Instance
+from cpm.resources.rds_cluster import RdsCluster
+from cpm.resources.rds_database import RdsDatabase
 from cpm.resources.whole import WholeResource
 
-WHOLE: tuple[WholeResource, ...] = (DynamoDbTable(),)
+WHOLE: tuple[WholeResource, ...] = (RdsDatabase(), RdsCluster(), DynamoDbTable())
 """The types that AWS snapshots as a whole."""
 
 TYPES: tuple[ResourceType, ...] = (Ec2Instance(), EbsVolume(), *WHOLE)
