@@ -35,7 +35,8 @@ _CODES: dict[type[AwsError], str] = {
         ConcurrentCreateImageLimitExceeded MaxSpotInstanceCountExceeded InsufficientInstanceCapacity
         InsufficientHostCapacity InsufficientReservedInstanceCapacity InsufficientVolumeCapacity
         InsufficientCapacity InsufficientAddressCapacity InsufficientFreeAddressesInSubnet
-        InsufficientCapacityOnHost PrivateIpAddressLimitExceeded TooManyTagsError""",
+        InsufficientCapacityOnHost PrivateIpAddressLimitExceeded TooManyTagsError InsufficientDBInstanceCapacity
+        InsufficientDBClusterCapacityFault InsufficientStorageClusterCapacity ProvisionedIopsNotAvailableInAZFault""",
     errors.InUse: """
         VolumeInUse DependencyViolation DeleteConflict ResourceInUseException TargetInUseException
         InvalidAddress.Locked ResourceInUse""",
@@ -53,7 +54,11 @@ _CODES: dict[type[AwsError], str] = {
         VolumeTypeNotAvailableInZone VPCIdNotSpecified VPCResourceNotSpecified MalformedQueryString
         PackedPolicyTooLarge UnknownPrincipalType.Unsupported DuplicateInstanceId UnsupportedPlatformType
         UnsupportedInstanceAttribute UnknownOperationException SnapshotCopyUnsupported.InterRegion
-        TagPolicyViolation PermanentRedirect AuthorizationHeaderMalformed IllegalLocationConstraintException""",
+        TagPolicyViolation PermanentRedirect AuthorizationHeaderMalformed IllegalLocationConstraintException
+        DBSubnetGroupNotFoundFault DBSubnetGroupDoesNotCoverEnoughAZs DBSubnetGroupNotAllowedFault
+        DBParameterGroupNotFound DBClusterParameterGroupNotFound OptionGroupNotFoundFault DBSecurityGroupNotFound
+        DomainNotFoundFault CertificateNotFound InvalidVPCNetworkStateFault NetworkTypeNotSupported
+        StorageTypeNotSupported VpcEncryptionControlViolationException""",
     errors.AlreadyExists: """
         EntityAlreadyExists BucketAlreadyExists BucketAlreadyOwnedByYou DocumentAlreadyExists""",
     errors.KmsUnusable: """
@@ -100,7 +105,8 @@ _PASSING_LIMITS = frozenset(
         "PendingSnapshotLimitExceeded",
     }
 )
-_IN_PROGRESS = re.compile(r"in progress|concurrent|pending", re.IGNORECASE)
+# RDS says SnapshotQuotaExceeded for too many copies at once as for too many snapshots, likewise.
+_IN_PROGRESS = re.compile(r"in progress|concurrent|pending|cannot copy more than", re.IGNORECASE)
 
 # EC2 CreateSnapshot refuses a second snapshot of one volume for 15 seconds; that is no reason to slow others
 # down.

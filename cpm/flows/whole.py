@@ -14,8 +14,8 @@ from cpm.models import ServerSettings, Snapshot
 from cpm.resources.registry import WHOLE_BY_KEY
 from cpm.resources.whole import Held, Making, Place, WholeResource
 
-# RDS and Redshift allow 255 characters; a policy's name is the only part without a bound of its own.
-LONGEST_POLICY = 60
+# Snapshots of RDS clusters have the shortest names: 63 characters. This leaves 12 digits each for backup and step.
+LONGEST_POLICY = 24
 
 
 def type_of(row: Snapshot) -> WholeResource:

@@ -76,7 +76,6 @@ class Making:
     tags: Mapping[str, str]
     since: datetime
     options: Mapping[str, Any] = field(default_factory=dict)
-    expires: datetime | None = None
     place: Place | None = None
     details: Mapping[str, Any] = field(default_factory=dict)
 
@@ -161,6 +160,10 @@ class WholeResource(ResourceType):
         """The resources of these ids that exist now, for a backup of all of them; `known` has the details of their
         targets by id, which stand in for what would cost a call each to ask again."""
         return self.describe(client, list(known))
+
+    def unfit(self, found: Described) -> str:
+        """Why this very resource cannot be a target of this type, and what can; empty if it can."""
+        return ""
 
     def option_problems(self, options: Mapping[str, Any]) -> Problems:
         """What is wrong with what was chosen for a target, all of it together."""

@@ -279,6 +279,26 @@ EXAMPLES = {
     "database_capacity_missing": [
         ("rds", "RestoreDBInstanceFromDBSnapshot", "InsufficientDBInstanceCapacity", "Class is not available."),
     ],
+    "database_subnets_insufficient": [
+        ("rds", "RestoreDBInstanceFromDBSnapshot", "InvalidVPCNetworkStateFault",
+         "The DB subnet group web has no subnet in eu-west-1c."),
+    ],
+    "database_group_missing": [
+        ("rds", "RestoreDBInstanceFromDBSnapshot", "DBParameterGroupNotFound", "DBParameterGroup not found: tuned"),
+    ],
+    "database_storage_unavailable": [
+        ("rds", "RestoreDBInstanceFromDBSnapshot", "StorageTypeNotSupported", "io2 is not supported for this engine."),
+    ],
+    "database_busy": [
+        ("rds", "CreateDBSnapshot", "InvalidDBInstanceState", "Cannot create a snapshot: the instance is stopped."),
+    ],
+    "database_default_key_not_shareable": [
+        ("rds", "ModifyDBSnapshotAttribute", "InvalidParameterCombination",
+         "Snapshots encrypted with the default KMS key cannot be shared with other accounts."),
+    ],
+    "shared_with_too_many_accounts": [
+        ("rds", "ModifyDBSnapshotAttribute", "SharedSnapshotQuotaExceeded", "You cannot share with more than 20 accounts"),
+    ],
     "export_role_unusable": [
         ("rds", "StartExportTask", "IamRoleMissingPermissions", "The role lacks permissions on the bucket."),
     ],
@@ -322,7 +342,8 @@ AccountProblem AllAccessDisabled InvalidAccessKeyId RequestTimeTooSkewed Permane
 AuthorizationHeaderMalformed IllegalLocationConstraintException KMS.DisabledException
 KMS.KMSInvalidStateException KMS.NotFoundException 301
 
-ExpiredToken InvalidClientTokenId UnrecognizedClientException SignatureDoesNotMatch InvalidSignatureException
+ExpiredToken InvalidClientTokenId UnrecognizedClientException SignatureDoesNotMatch InvalidSignatureException InvalidParameterCombination
+InvalidParameterValue
 """
 SERVICES = ("ec2", "ebs", "s3", "kms", "sts", "iam", "ssm", "sns", "ses", "rds", "redshift", "dynamodb", "efs", "backup")
 
