@@ -27,7 +27,8 @@ class IamAction:
     """One action, why it is called, and on what.
 
     ``resource`` is an ARN pattern, or several; ``{partition}`` in it stands for the partition. ``group`` says
-    for which part of the product it is needed ("backup", "dr", "recovery"), and becomes the statement's name.
+    for which part of the product it is needed ("backup", "dr", "recovery"), and becomes the statement's name. ``within`` names
+    the action in whose call AWS checks this one too; CPM never calls it by its own name.
     """
 
     action: str
@@ -35,6 +36,7 @@ class IamAction:
     why: str
     resource: str | tuple[str, ...] = "*"
     condition: Condition | None = None
+    within: str = ""
 
     def __post_init__(self) -> None:
         if not _ACTION.fullmatch(self.action):

@@ -28,6 +28,7 @@ TABLES = "arn:{partition}:dynamodb:*:*:table/*"
 BACKUPS = "arn:{partition}:dynamodb:*:*:table/*/backup/*"
 # Rights that a restore exercises on the new table without a call of that name (DynamoDB Developer Guide, "Using IAM with
 # DynamoDB backup and restore").
+RESTORE = "dynamodb:RestoreTableFromBackup"
 RESTORING = ("BatchWriteItem", "DeleteItem", "GetItem", "PutItem", "Query", "Scan", "UpdateItem")
 
 
@@ -61,12 +62,14 @@ class DynamoDbTable(WholeResource):
         IamAction("dynamodb:CreateBackup", "backup", "backs up tables", TABLES),
         IamAction("dynamodb:ListBackups", "backup", "waits until backups are complete"),
         IamAction("dynamodb:DeleteBackup", "retention", "deletes outlived and aborted backups of tables", BACKUPS),
-        IamAction("dynamodb:RestoreTableFromBackup", "recovery", "makes a table from a backup", (TABLES, BACKUPS)),
+        IamAction(RESTORE, "recovery", "makes a table from a backup", (TABLES, BACKUPS)),
         IamAction("dynamodb:DescribeTable", "recovery", "waits until a recovered table can be used", TABLES),
         IamAction("dynamodb:TagResource", "recovery", "gives a recovered table its tags", TABLES),
         IamAction("dynamodb:DeleteTable", "recovery", "removes the table of an aborted recovery", TABLES),
         *(
-            IamAction(f"dynamodb:{name}", "recovery", "DynamoDB fills a recovered table with it", TABLES)
+            IamAction(
+                f"dynamodb:{name}", "recovery", "DynamoDB fills a recovered table with it", TABLES, within=RESTORE
+            )
             for name in RESTORING
         ),
     )

@@ -101,11 +101,14 @@ def add_whole(
 ) -> Target:
     """Puts a resource that AWS snapshots as a whole under the policy, with what was chosen for it.
 
-    Raises what `add_instance` raises, and `ValidationFailed` for options that do not go together.
+    Raises what `add_instance` raises, and `ValidationFailed` for a resource that is protected as a part of another one and
+    for options that do not go together.
     """
     kind = WHOLE_BY_KEY[key]
     chosen = _chosen(kind, {}, options or {})
     found = _described(actor, policy, kind, region, resource_id)
+    if unfit := kind.unfit(found):
+        raise ValidationFailed.one(kind.id_field, unfit, "unfit")
     target = _new(policy, key, region, found, now)
     target.options = chosen
     return _add(actor, target)

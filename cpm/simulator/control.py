@@ -5,17 +5,14 @@ PUT    /volumes/{id}/content            writes the body at ``?offset=`` or the s
 GET    /volumes/{id}/sha256             {"sha256", "bytes"} of everything (also /snapshots/{id}/sha256)
 GET    /volumes/{id}/fingerprint        {"fingerprint"}: cheap, equal exactly when the bytes are equal, apart
                                         from zeros at the end (also /snapshots/{id}/fingerprint)
-GET    /contents/{arn}                  the bytes of a database or warehouse, or of one of its snapshots
-PUT    /contents/{arn}                  replaces the bytes of a database or warehouse
+GET, PUT /contents/{arn}                the bytes of a database or warehouse; read also of its snapshots
 GET    /efs/{id}/files                  {path: sha256} of every file of an EFS file system
 GET    /efs/{id}/files/{path}           the bytes of one file (also PUT, which writes them, and DELETE)
 GET    /calls?since=N[&limit=M]         {"calls": [{seq, service, action, account, region, time, error, ids}]}
 GET    /calls/count?since=N             {"total", "by_action", "errors", "last"}
-GET    /faults                          {"faults": […]}
-POST   /faults                          puts one in force, see ``faults.Fault``; answers it with its id
+GET, POST /faults                       {"faults": […]}; puts one in force, see ``faults.Fault``, with its id
 DELETE /faults[?id=N]                   removes one, or all
-GET    /timing, POST /timing            seconds until settled, see ``timing.Timing``
-GET    /limits, POST /limits            quotas, see ``timing.Limits``
+GET, POST /timing, /limits              seconds until settled and quotas, see ``timing.Timing``, ``timing.Limits``
 POST   /accounts                        {"account_number", "roles_must_exist"?} -> a user's access_key, secret_key
 POST   /keys/revoke, /keys/restore      {"access_key"}
 POST   /regions                         {"region", "enabled", "error"?: "AuthFailure" | "OptInRequired"}
@@ -29,6 +26,7 @@ POST   /sns/confirm                     {"topic", "endpoint"}: the owner of the 
 GET    /ses                             {"identities": [{account, region, address, status}]}
 POST   /ses                             {"address", "status"?}: the owner confirms it, or the status is set otherwise
 POST   /snapshots/{id}/fail             {"message"?}: the snapshot ends, or has ended, in ``error``
+POST   /automated/{arn}                 Redshift takes an automated snapshot now; {"snapshot"}
 GET    /objects[?account=&region=]      every volume, snapshot, image, instance, database and its
                                         snapshots with its tags; kinds of databases only where there are any
 GET    /health                          {"status": "ok", "stored_bytes"}
@@ -45,7 +43,7 @@ from urllib.parse import parse_qs
 
 from moto.ec2.models import ec2_backends
 
-from cpm.simulator import contents_control, efs_control, rds_objects, reset, ses, sns
+from cpm.simulator import contents_control, efs_control, rds_objects, redshift_control, reset, ses, sns
 from cpm.simulator.blocks import BlockMap, fingerprint
 from cpm.simulator.errors import AwsError
 from cpm.simulator.identity import Key, unknown_key
@@ -58,6 +56,7 @@ PIECE = 8 * 1024 * 1024
 RAW: tuple[tuple[str, re.Pattern[str], Callable[..., Any]], ...] = (
     *contents_control.CONTROL,
     *efs_control.CONTROL,
+    *redshift_control.CONTROL,
 )
 
 

@@ -26,6 +26,12 @@ from cpm.simulator import (
     rds_snapshot_copies,
     rds_snapshots,
     rds_tags,
+    redshift_clusters,
+    redshift_copies,
+    redshift_networks,
+    redshift_restores,
+    redshift_snapshots,
+    redshift_tags,
     ses,
     snapshot_copies,
     snapshots,
@@ -55,6 +61,14 @@ PARTS: dict[str, tuple[ModuleType, ...]] = {
         rds_tags,
         rds_exports,
     ),
+    "redshift": (
+        redshift_clusters,
+        redshift_networks,
+        redshift_snapshots,
+        redshift_copies,
+        redshift_restores,
+        redshift_tags,
+    ),
     "ses": (ses,),
     "sns": (sns,),
     "ssm": (ssm,),
@@ -70,7 +84,7 @@ HANDLERS: dict[tuple[str, str], Handler] = {
 }
 
 # Of these services moto answers nothing, since it knows nothing of what the handlers above keep.
-OURS_ALONE = frozenset({"backup", "elasticfilesystem", "rds", "ses", "sns"})
+OURS_ALONE = frozenset({"backup", "elasticfilesystem", "rds", "redshift", "ses", "sns"})
 
 # moto would answer these from bookkeeping of its own that knows none of our volumes, snapshots, images and
 # launches: an empty list that looks like the truth. They are refused instead.

@@ -13,6 +13,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from moto.ec2.models import ec2_backends
 
+from cpm.simulator import redshift_model
 from cpm.simulator.backup_model import BackupJob, CopyJob, RecoveryPoint, RestoreJob, Vault
 from cpm.simulator.blocks import GIB, BlockMap, BlockStore
 from cpm.simulator.calls import CallLog
@@ -244,6 +245,10 @@ class State:
     # SNS topics by ARN, and the status of SES addresses by account and region.
     topics: dict[str, Any] = field(default_factory=dict)
     mail_identities: dict[tuple[str, str], dict[str, str]] = field(default_factory=dict)
+    # Of Redshift, by ARN.
+    redshift_clusters: Shelf[redshift_model.Cluster] = field(default_factory=Shelf)
+    redshift_snapshots: Shelf[redshift_model.ClusterSnapshot] = field(default_factory=Shelf)
+    redshift_subnet_groups: Shelf[redshift_model.SubnetGroup] = field(default_factory=Shelf)
     file_systems: Shelf[FileSystem] = field(default_factory=Shelf)
     backup_vaults: Shelf[Vault] = field(default_factory=Shelf)
     recovery_points: Shelf[RecoveryPoint] = field(default_factory=Shelf)

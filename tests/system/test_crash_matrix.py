@@ -19,6 +19,7 @@ from cpm.models import Backup, Job, LogLine, Snapshot, Step
 from cpm.services import backups
 from tests.domain import straying
 from tests.domain.world import DR_ACCOUNT, World
+from tests.system import whole_scenarios
 from tests.system.dying import fork_worker, freeze_worker
 from tests.system.recovery_scenarios import (
     agent_scenario,
@@ -143,6 +144,7 @@ SCENARIOS = {
     "recover_instance": recover_instance_scenario,
     "recover_instance_from_dr": recover_instance_from_dr_scenario,
     "recover_from_s3": recover_from_s3_scenario,
+    **whole_scenarios.SCENARIOS,
 }
 
 
