@@ -39,7 +39,8 @@ def snapshot(world: World, kind: WholeResource, of: Target, backup: Backup) -> S
     """A snapshot that AWS has completed, recorded as a backup would."""
     aws, token = _client(world, kind.snapshots_in), str(uuid4())
     making = Making(
-        of.aws_resource_id, f"cpm-{token}", token, tags={"cpm": "yes"}, since=timezone.now(), options=of.options
+        of.aws_resource_id, f"cpm-{token}", token, tags={"cpm": "yes"}, since=timezone.now(), options=of.options,
+        details=of.details,
     )
     aws_id = kind.create(aws, making)
     one = Held(aws_id, of.aws_resource_id, REGION, DEFAULT_ACCOUNT, of.details, started=timezone.now())
