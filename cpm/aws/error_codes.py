@@ -46,7 +46,7 @@ _CODES: dict[type[AwsError], str] = {
         InvalidVolume.ZoneMismatch ConflictException IncorrectModificationState UnsupportedOperatingSystem
         InvalidSnapshot.Unavailable""",
     errors.Invalid: """
-        MissingParameter UnknownParameter MissingAction MissingInput MalformedPolicyDocument ValidationError
+        MissingParameter MissingParameterValueException BadRequest UnknownParameter MissingAction MissingInput MalformedPolicyDocument ValidationError
         ValidationException UnsupportedOperation UnsupportedOperationException Unsupported
         UnsupportedParameter
         UnsupportedProtocol IdempotentParameterMismatch IdempotentInstanceTerminated
@@ -70,7 +70,7 @@ _CODES: dict[type[AwsError], str] = {
         InvocationDoesNotExist AssociationDoesNotExist ParameterNotFound""",
     errors.Unreachable: """
         InternalError InternalFailure InternalServerError InternalServerException InternalServiceError
-        KMSInternalException DependencyTimeoutException ServiceUnavailable ServiceUnavailableException
+        KMSInternalException DependencyTimeoutException DependencyFailureException ServiceUnavailable ServiceUnavailableException
         Unavailable
         RequestTimeout RequestTimeoutException ServiceException""",
 }

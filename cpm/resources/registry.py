@@ -8,11 +8,18 @@ from cpm.resources.docdb_cluster import DocDbCluster
 from cpm.resources.dynamodb_table import DynamoDbTable
 from cpm.resources.ebs_volume import EbsVolume
 from cpm.resources.ec2_instance import Ec2Instance
+from cpm.resources.efs_file_system import EfsFileSystem
 from cpm.resources.rds_cluster import RdsCluster
 from cpm.resources.rds_database import RdsDatabase
 from cpm.resources.whole import WholeResource
 
-WHOLE: tuple[WholeResource, ...] = (RdsDatabase(), RdsCluster(), DocDbCluster(), DynamoDbTable())
+WHOLE: tuple[WholeResource, ...] = (
+    RdsDatabase(),
+    RdsCluster(),
+    DocDbCluster(),
+    DynamoDbTable(),
+    EfsFileSystem(),
+)
 """The types that AWS snapshots as a whole."""
 
 TYPES: tuple[ResourceType, ...] = (Ec2Instance(), EbsVolume(), *WHOLE)

@@ -233,7 +233,7 @@ def _add(actor: Actor, target: Target) -> Target:
             audit.record(actor, "target.created", target, after=audit.state_of(target), text=text)
     except IntegrityError as error:
         message = f"{target.aws_resource_id} is in this policy already."
-        raise Conflict("unique", message, field="aws_resource_id") from error
+        raise Conflict("unique", message, field=BY_KEY[target.resource_type].id_field) from error
     return target
 
 

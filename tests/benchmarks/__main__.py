@@ -23,6 +23,7 @@ BENCHMARKS = {
     "planner": "tests.benchmarks.planner",
     "reports": "tests.benchmarks.reports",
     "repository": "tests.benchmarks.repository",
+    "s3_sync": "tests.benchmarks.s3_sync",
 }
 # The engine is measured with Celery; the others run their steps in their own process, or none.
 WAKE = {"engine": "tests.benchmarks.engine_tasks.wake"}
