@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from cpm.lib.states import SnapshotKind
 from cpm.resources.base import ResourceType
+from cpm.resources.docdb_cluster import DocDbCluster
 from cpm.resources.dynamodb_table import DynamoDbTable
 from cpm.resources.ebs_volume import EbsVolume
 from cpm.resources.ec2_instance import Ec2Instance
@@ -15,6 +16,7 @@ from cpm.resources.whole import WholeResource
 WHOLE: tuple[WholeResource, ...] = (
     RdsDatabase(),
     RdsCluster(),
+    DocDbCluster(),
     DynamoDbTable(),
     EfsFileSystem(),
 )
