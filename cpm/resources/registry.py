@@ -7,9 +7,10 @@ from cpm.resources.base import ResourceType
 from cpm.resources.dynamodb_table import DynamoDbTable
 from cpm.resources.ebs_volume import EbsVolume
 from cpm.resources.ec2_instance import Ec2Instance
+from cpm.resources.redshift_cluster import RedshiftCluster
 from cpm.resources.whole import WholeResource
 
-WHOLE: tuple[WholeResource, ...] = (DynamoDbTable(),)
+WHOLE: tuple[WholeResource, ...] = (DynamoDbTable(), RedshiftCluster())
 """The types that AWS snapshots as a whole."""
 
 TYPES: tuple[ResourceType, ...] = (Ec2Instance(), EbsVolume(), *WHOLE)
