@@ -15,6 +15,7 @@ from cpm.lib.states import (
     StepState,
 )
 from cpm.models import Backup, Job, Recovery, Snapshot, Step
+from cpm.resources.registry import kind_label
 
 _DR_RUNNING = {DrStatus.PENDING, DrStatus.IN_PROGRESS}
 _RECOVERING = {
@@ -80,7 +81,7 @@ def s3_words(backup: Backup) -> tuple[str, str]:
 def _of_snapshot(snapshot: Snapshot) -> Bar:
     done = snapshot.status == SnapshotStatus.COMPLETED
     words = snapshot.error or SnapshotStatus(snapshot.status).label
-    label = f"{SnapshotKind(snapshot.kind).label} {snapshot.source_id} ({snapshot.region})"
+    label = f"{kind_label(snapshot.kind)} {snapshot.source_id} ({snapshot.region})"
     return Bar(f"s{snapshot.pk}", label, 100 if done else snapshot.progress, words)
 
 

@@ -7,12 +7,13 @@ from cpm.resources.base import ResourceType
 from cpm.resources.dynamodb_table import DynamoDbTable
 from cpm.resources.ebs_volume import EbsVolume
 from cpm.resources.ec2_instance import Ec2Instance
+from cpm.resources.s3_bucket import S3Bucket
 from cpm.resources.whole import WholeResource
 
 WHOLE: tuple[WholeResource, ...] = (DynamoDbTable(),)
 """The types that AWS snapshots as a whole."""
 
-TYPES: tuple[ResourceType, ...] = (Ec2Instance(), EbsVolume(), *WHOLE)
+TYPES: tuple[ResourceType, ...] = (Ec2Instance(), EbsVolume(), *WHOLE, S3Bucket())
 
 BY_KEY: Mapping[str, ResourceType] = {kind.key: kind for kind in TYPES}
 WHOLE_BY_KEY: Mapping[str, WholeResource] = {kind.key: kind for kind in WHOLE}

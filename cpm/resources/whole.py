@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 
 from cpm.aws.client import AwsClient
 from cpm.lib.states import RecoveryType
-from cpm.resources.base import Described, Limit, ResourceType, Shown
+from cpm.resources.base import Limit, ResourceType, Shown
 from cpm.resources.fields import Shows, Takes
 
 Problems = dict[str, str]
@@ -151,11 +151,6 @@ class WholeResource(ResourceType):
         return self.snapshot_service or self.service
 
     # -- targets --------------------------------------------------------------------------------------------
-
-    def existing(self, client: AwsClient, known: Mapping[str, Mapping[str, Any]]) -> dict[str, Described]:
-        """The resources of these ids that exist now, for a backup of all of them; `known` has the details of their
-        targets by id, which stand in for what would cost a call each to ask again."""
-        return self.describe(client, list(known))
 
     def option_problems(self, options: Mapping[str, Any]) -> Problems:
         """What is wrong with what was chosen for a target, all of it together."""
