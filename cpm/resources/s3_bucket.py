@@ -10,8 +10,8 @@ from cpm.aws.client import AwsClient
 from cpm.aws.errors import AwsError, Denied, NotFound
 from cpm.aws.iam_policy import IamAction
 from cpm.resources.base import Described, ResourceType
-from cpm.s3_sync.iam_actions import GROUP_SOURCE
 
+SOURCE = "s3 sync source"
 BUCKETS = "arn:{partition}:s3:::*"
 NOT_ENCRYPTED = "ServerSideEncryptionConfigurationNotFoundError"
 VERSIONED = ("Enabled", "Suspended")
@@ -29,10 +29,10 @@ class S3Bucket(ResourceType):
     id_pattern = r"[a-zA-Z0-9][a-zA-Z0-9._-]{1,253}[a-zA-Z0-9]"
     details = ("creation_date", "is_encrypted", "region", "status", "versioned")
     iam_actions = (
-        IamAction("s3:ListBucket", GROUP_SOURCE, "looks whether the source is there, and where", BUCKETS),
-        IamAction("s3:ListAllMyBuckets", GROUP_SOURCE, "learns when the source was created"),
-        IamAction("s3:GetEncryptionConfiguration", GROUP_SOURCE, "shows whether the source is encrypted", BUCKETS),
-        IamAction("s3:GetBucketVersioning", GROUP_SOURCE, "shows whether the source keeps versions", BUCKETS),
+        IamAction("s3:ListBucket", SOURCE, "looks whether the source is there, and where", BUCKETS),
+        IamAction("s3:ListAllMyBuckets", SOURCE, "learns when the source was created"),
+        IamAction("s3:GetEncryptionConfiguration", SOURCE, "shows whether the source is encrypted", BUCKETS),
+        IamAction("s3:GetBucketVersioning", SOURCE, "shows whether the source keeps versions", BUCKETS),
     )
 
     def describe(self, client: AwsClient, ids: Sequence[str]) -> dict[str, Described]:
