@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from django.db.models.fields.json import KT
 from django.http.response import HttpResponseBase
 from django.urls import path
 from django.utils import timezone
@@ -27,7 +28,7 @@ FIELDS = Fields(
     name=Text("aws_resource_id"),
     source_prefix=Text("options__source_prefix"),
     status=Text("details__status"),
-    storage_class=Choice("options__storage_class", SyncStorageClass),
+    storage_class=Choice(KT("options__storage_class"), SyncStorageClass),
 )
 
 

@@ -7,12 +7,17 @@ from django.utils import timezone
 
 from cpm.aws import gateway
 from cpm.flows import iam
+from cpm.flows.cleanup import retention
 from cpm.flows.table import ENGINE
 from cpm.jobs import queue, runner
-from cpm.lib.errors import Conflict, InUse, PreconditionFailed, ValidationFailed
+from cpm.lib.errors import Conflict, DomainError, InUse, PreconditionFailed
 from cpm.lib.states import AutoRemove, BackupStatus, DrStatus
 from cpm.models import Alert, Job, Step, Target
-from cpm.s3_sync import s3_buckets, slices
+from cpm.s3_sync import slices
+from cpm.s3_sync.buckets import Listed, Stop
+from cpm.s3_sync.counts import Counts
+from cpm.s3_sync.errors import Halted, Refused
+from cpm.s3_sync.s3_buckets import S3Buckets
 from cpm.services import accounts, backup_deletion, backups, freezer, s3_sync_targets, targets
 from tests import factories
 from tests.api import facts
@@ -31,7 +36,7 @@ def two(world: World) -> tuple[str, str]:
 
 
 @pytest.fixture
-def one_at_a_time(monkeypatch: pytest.MonkeyPatch, settings: Any) -> None:
+def one_at_a_time(settings: Any) -> None:
     """Slices that end after one name."""
     settings.CPM_S3_SLICE_SECONDS = 0
     settings.CPM_POLL_SECONDS = 0.05
@@ -46,7 +51,6 @@ def test_a_run_mirrors_the_bucket_and_the_next_one_copies_nothing(world: World, 
 
     first = world.back_up(target.policy, status=BackupStatus.SUCCESSFUL)
     since = world.aws.last_call()
-    world.aws.timing()
     second = world.back_up(target.policy, status=BackupStatus.SUCCESSFUL)
 
     assert content(world, two[1]) == content(world, two[0])
@@ -148,10 +152,16 @@ def test_a_bucket_that_denies_loses_no_target_and_says_why(world: World, two: tu
     assert "s3:ListObjectsV2" in row_of(backup).error or "s3:ListBucket" in row_of(backup).error
 
 
-def test_what_passes_is_tried_again_and_what_is_archived_is_only_told(world: World, two: tuple[str, str]) -> None:
+def test_what_passes_is_tried_again_and_what_is_archived_is_only_told(
+    world: World, two: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     world.aws.client("s3").put_object(Bucket=two[0], Key="cold", Body=b"x", StorageClass="GLACIER")
-    target = sync(world, *two)
-    world.aws.fault(service="s3", action="ListObjectsV2", error="InternalError", status=500, count=20)
+    target, troubles, whole = sync(world, *two), [Halted("S3 is away.", transient=True)], slices.run
+
+    def run(*args: Any, **more: Any) -> slices.Slice:
+        return slices.Slice(None, False, Counts(), troubles.pop()) if troubles else whole(*args, **more)
+
+    monkeypatch.setattr(slices, "run", run)
 
     backup = world.back_up(target.policy, status=BackupStatus.SUCCESSFUL)
 
@@ -159,16 +169,23 @@ def test_what_passes_is_tried_again_and_what_is_archived_is_only_told(world: Wor
     assert any("1 objects were left out" in line and "cold" in line for line in world.log(backup))
 
 
-def test_objects_that_are_refused_fail_the_sync_after_all_others_are_copied(world: World, two: tuple[str, str]) -> None:
-    target = sync(world, *two)
+def test_objects_that_are_refused_fail_the_sync_after_all_others_are_copied(
+    world: World, two: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target, whole = sync(world, *two), S3Buckets.copy
     world.target(target.policy, world.aws.volume())
-    # Twice, for it is tried without tags, too.
-    world.aws.fault(service="s3", action="CopyObject", error="AccessDenied", status=403, resource_id="logs/a")
+
+    def copy(buckets: S3Buckets, source: Listed, key: str, stop: Stop) -> bool:
+        if source.key == "logs/a":
+            raise Refused("AccessDenied by somebody")
+        return whole(buckets, source, key, stop)
+
+    monkeypatch.setattr(S3Buckets, "copy", copy)
 
     backup = world.back_up(target.policy, status=BackupStatus.SOME_FAILED)
 
     row = row_of(backup)
-    assert row.error.startswith("1 objects could not be copied or deleted: logs/a (") and "AccessDenied" in row.error
+    assert row.error == "1 objects could not be copied or deleted: logs/a (AccessDenied by somebody)."
     assert content(world, two[1]) == {"logs/b": "2", "other": "3"}
     assert backup.outcome == "1 snapshots and S3 syncs succeeded, 1 failed."
 
@@ -185,6 +202,8 @@ def test_a_run_is_no_snapshot_and_its_record_goes_with_the_others(world: World, 
     _, found = call("GET", "backups/?search_by_s3_sync=the-sour")
     _, none = call("GET", "backups/?search_by_s3_sync=the-mirror")
     world.back_up(target.policy, status=BackupStatus.SUCCESSFUL)
+    retention.request(now=timezone.now())
+    world.run()
 
     assert (shown["is_recoverable"], shown["move_to_freezer_enabled"], listed) == (False, False, [])
     assert ([one["id"] for one in found], none) == ([first.pk], [])
@@ -237,11 +256,11 @@ def test_syncs_are_made_read_changed_and_removed_over_rest(world: World, two: tu
         ({"destination_bucket_name": "the-missing"}, "does_not_exist"),
         ({"source_prefix": "/logs"}, "leading_slash"),
         ({"destination_prefix": "a\n"}, "invalid_prefix"),
-        ({"source_prefix": "log", "delete_extra": True}, "empty_source"),
+        ({"source_prefix": "log", "destination_prefix": "to", "delete_extra": True}, "empty_source"),
         ({"destination_bucket_name": "the-source"}, "overlaps_itself"),
         ({"destination_prefix": "cpm", "delete_extra": True}, "overlaps_repository"),
         ({"destination_prefix": "taken/deeper"}, "overlaps_other"),
-        ({"destination_account": 0}, "does_not_exist"),
+        ({"destination_account": 0}, "not_found"),
     ],
 )  # fmt: skip
 def test_what_would_harm_is_refused(world: World, two: tuple[str, str], options: dict[str, Any], code: str) -> None:
@@ -253,7 +272,7 @@ def test_what_would_harm_is_refused(world: World, two: tuple[str, str], options:
         stranger = factories.account(factories.user())
         wanted["destination_account"] = stranger.pk
 
-    with pytest.raises(Exception) as refused:  # noqa: PT011 (which error it is says its code)
+    with pytest.raises(DomainError) as refused:
         s3_sync_targets.add(actor=world.actor, policy=world.policy(), now=world.now(), **wanted)
 
     codes = [one["code"] for errors in refused.value.to_fields().values() for one in errors]
