@@ -1,5 +1,6 @@
 """Planning a backup run: snapshot records and steps for each target that AWS still has."""
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -317,4 +318,4 @@ def _vss_refused(target: Target, instance: dict[str, Any], left_out: list[str]) 
 
 
 def _after(spec: StepSpec, keys: tuple[str, ...]) -> StepSpec:
-    return StepSpec(spec.kind, spec.payload, spec.key, (*spec.after, *keys), spec.run_if, spec.not_before)
+    return replace(spec, after=(*spec.after, *keys))
