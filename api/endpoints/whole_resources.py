@@ -7,6 +7,7 @@ addresses, bodies and fields of them. Reading asks AWS nothing.
 from datetime import datetime
 from typing import Any, ClassVar
 
+from django.db.models.fields.json import KT
 from django.http.response import HttpResponseBase
 from django.urls import path
 from django.utils import timezone
@@ -15,10 +16,11 @@ from rest_framework.request import Request
 
 from api import serializers as shapes
 from api.endpoints.recover import CredentialsBody, OneOf, Recovering, Switch, Word, recovering
-from api.endpoints.snapshots import DR_VOLUME_FILTERS, VOLUME_FILTERS, OfKind, operations
+from api.endpoints.snapshots import DR_VOLUME_FILTERS, VOLUME_FILTERS, OfKind, in_region, operations
 from api.endpoints.targets import OF_POLICY, ROWS, OfType
 from api.fields import Boolean, Choice, Field, Fields, Integer, Moment, NumberAsText, Text, TextOrNull
-from api.views import Operation
+from api.filters import Matching
+from api.views import Operation, Rows
 from cpm.reports.snapshots import SNAPSHOT_TYPE
 from cpm.resources.fields import Shows, Takes
 from cpm.resources.registry import WHOLE
@@ -27,6 +29,20 @@ from cpm.services import recoveries, targets
 
 # The contract shows the id of the account that holds a snapshot as a number in these lists and as a text in the others.
 ACCOUNT_IDS_AS_NUMBERS = frozenset({"rds_databases", "dr_rds_databases", "dr_rds_clusters"})
+# In these the filter `region` is a text, in the others a number.
+REGIONS_AS_TEXTS = frozenset({"dynamodb_tables"})
+# Of all lists of copies these alone can be narrowed to a user.
+COPIES_BY_USER = frozenset({"dr_efs"})
+# What a body calls the account to recover to, a text for some types; it is an id for all of them.
+ACCOUNT = "to_account"
+
+
+
+def _in_named_region(rows: Rows, text: str) -> Rows:
+    return in_region("region").apply(rows, text) if text.isdecimal() else rows.filter(region=text)
+
+
+NAMED_REGION = Matching(_in_named_region, "Name or id of a region.")
 
 COMMON_FIELDS = Fields(
     account_id=Integer("backup__account_id"),
@@ -56,7 +72,8 @@ COMMON_FIELDS = Fields(
 def shown(one: Shows) -> Field:
     """The field of an answer that a type declares."""
     if one.choices is not None:
-        return Choice(one.path, one.choices)
+        # The key of a JSON column as a text, which is what its emptiness is told by.
+        return Choice(KT(one.path) if "__" in one.path else one.path, one.choices)
     kinds: dict[type, type[Field]] = {str: Text, int: Integer, bool: Boolean, datetime: Moment}
     return kinds[one.holds](one.path)
 
@@ -64,6 +81,8 @@ def shown(one: Shows) -> Field:
 def taken(one: Takes) -> serializers.Field[Any, Any, Any, Any]:
     """The field of a body that a type declares."""
     common: dict[str, Any] = {"required": one.required, "help_text": one.help}
+    if one.name == ACCOUNT:
+        return shapes.Id(**common)
     if one.choices is not None:
         return shapes.Choice(one.choices, **common)
     if one.words:
@@ -87,11 +106,11 @@ class WholeTargets(OfType):
     whole: ClassVar[WholeResource]
 
     def create(self, request: Request, policy_id: int) -> HttpResponseBase:
-        given = self.body()
+        policy, given = self.policy(), self.body()
         resource_id = given.pop(self.whole.id_field)
         made = targets.add_whole(
             actor=self.actor,
-            policy=self.policy(),
+            policy=policy,
             key=self.whole.key,
             region=given.pop("aws_region"),
             resource_id=resource_id,
@@ -157,7 +176,10 @@ def snapshots_of(kind: WholeResource, listed: str) -> type[OfKind]:
         "kind": listed,
         "noun": noun,
         "fields": fields,
-        "filters": DR_VOLUME_FILTERS if copies else VOLUME_FILTERS,
+        "filters": {
+            **(DR_VOLUME_FILTERS if copies and listed not in COPIES_BY_USER else VOLUME_FILTERS),
+            **({"region": NAMED_REGION} if listed in REGIONS_AS_TEXTS else {}),
+        },
         "operations": operations(noun, since=kind.dr_since if copies else kind.since_snapshots),
         "__doc__": f"Of a backup: {noun}s.",
     }

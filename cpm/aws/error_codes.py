@@ -35,7 +35,8 @@ _CODES: dict[type[AwsError], str] = {
         ConcurrentCreateImageLimitExceeded MaxSpotInstanceCountExceeded InsufficientInstanceCapacity
         InsufficientHostCapacity InsufficientReservedInstanceCapacity InsufficientVolumeCapacity
         InsufficientCapacity InsufficientAddressCapacity InsufficientFreeAddressesInSubnet
-        InsufficientCapacityOnHost PrivateIpAddressLimitExceeded TooManyTagsError""",
+        InsufficientCapacityOnHost PrivateIpAddressLimitExceeded TooManyTagsError InsufficientDBInstanceCapacity
+        InsufficientDBClusterCapacityFault InsufficientStorageClusterCapacity ProvisionedIopsNotAvailableInAZFault""",
     errors.InUse: """
         VolumeInUse DependencyViolation DeleteConflict ResourceInUseException TargetInUseException
         InvalidAddress.Locked ResourceInUse""",
@@ -45,7 +46,7 @@ _CODES: dict[type[AwsError], str] = {
         InvalidVolume.ZoneMismatch ConflictException IncorrectModificationState UnsupportedOperatingSystem
         InvalidSnapshot.Unavailable""",
     errors.Invalid: """
-        MissingParameter UnknownParameter MissingAction MissingInput MalformedPolicyDocument ValidationError
+        MissingParameter MissingParameterValueException BadRequest UnknownParameter MissingAction MissingInput MalformedPolicyDocument ValidationError
         ValidationException UnsupportedOperation UnsupportedOperationException Unsupported
         UnsupportedParameter
         UnsupportedProtocol IdempotentParameterMismatch IdempotentInstanceTerminated
@@ -53,7 +54,11 @@ _CODES: dict[type[AwsError], str] = {
         VolumeTypeNotAvailableInZone VPCIdNotSpecified VPCResourceNotSpecified MalformedQueryString
         PackedPolicyTooLarge UnknownPrincipalType.Unsupported DuplicateInstanceId UnsupportedPlatformType
         UnsupportedInstanceAttribute UnknownOperationException SnapshotCopyUnsupported.InterRegion
-        TagPolicyViolation PermanentRedirect AuthorizationHeaderMalformed IllegalLocationConstraintException""",
+        TagPolicyViolation PermanentRedirect AuthorizationHeaderMalformed IllegalLocationConstraintException
+        DBSubnetGroupNotFoundFault DBSubnetGroupDoesNotCoverEnoughAZs DBSubnetGroupNotAllowedFault
+        DBParameterGroupNotFound DBClusterParameterGroupNotFound OptionGroupNotFoundFault DBSecurityGroupNotFound
+        DomainNotFoundFault CertificateNotFound InvalidVPCNetworkStateFault NetworkTypeNotSupported
+        StorageTypeNotSupported VpcEncryptionControlViolationException""",
     errors.AlreadyExists: """
         EntityAlreadyExists BucketAlreadyExists BucketAlreadyOwnedByYou DocumentAlreadyExists""",
     errors.KmsUnusable: """
@@ -65,7 +70,7 @@ _CODES: dict[type[AwsError], str] = {
         InvocationDoesNotExist AssociationDoesNotExist ParameterNotFound""",
     errors.Unreachable: """
         InternalError InternalFailure InternalServerError InternalServerException InternalServiceError
-        KMSInternalException DependencyTimeoutException ServiceUnavailable ServiceUnavailableException
+        KMSInternalException DependencyTimeoutException DependencyFailureException ServiceUnavailable ServiceUnavailableException
         Unavailable
         RequestTimeout RequestTimeoutException ServiceException""",
 }
@@ -100,7 +105,8 @@ _PASSING_LIMITS = frozenset(
         "PendingSnapshotLimitExceeded",
     }
 )
-_IN_PROGRESS = re.compile(r"in progress|concurrent|pending", re.IGNORECASE)
+# RDS says SnapshotQuotaExceeded for too many copies at once as for too many snapshots, likewise.
+_IN_PROGRESS = re.compile(r"in progress|concurrent|pending|cannot copy more than", re.IGNORECASE)
 
 # EC2 CreateSnapshot refuses a second snapshot of one volume for 15 seconds; that is no reason to slow others
 # down.

@@ -1,10 +1,10 @@
-"""The failures of AWS that people meet with backups, what they mean and what to do: one table in two files.
+"""The failures of AWS that people meet with backups, what they mean and what to do: one table in three files.
 
 The first entry that matches wins, so special cases stand before general ones. `docs/aws-errors.md` is written from
 here. An error that is not listed keeps its family's general advice.
 """
 
-from cpm.aws import known_errors_access, known_errors_resources
+from cpm.aws import known_errors_access, known_errors_backup, known_errors_databases, known_errors_resources
 from cpm.aws.known_error import STATE, KnownError
 
 SECTIONS: dict[str, tuple[KnownError, ...]] = {
@@ -13,7 +13,8 @@ SECTIONS: dict[str, tuple[KnownError, ...]] = {
     "KMS keys": known_errors_access.KEYS,
     "Snapshots, AMIs and tags": known_errors_resources.SNAPSHOTS,
     "Recovered instances and volumes": known_errors_resources.RECOVERY,
-    "Databases": known_errors_resources.DATABASES,
+    "Databases": known_errors_databases.DATABASES,
+    "AWS Backup": known_errors_backup.BACKUPS,
     "S3": known_errors_resources.STORAGE,
     "Systems Manager and mail": known_errors_resources.AGENTS,
 }

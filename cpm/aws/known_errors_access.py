@@ -57,6 +57,37 @@ ACCESS = (
         words="object lock",
     ),
     KnownError(
+        code="backup_role_not_passable",
+        title="The role of AWS Backup may not be passed on",
+        advice="The permission iam:PassRole is missing for the role that AWS Backup is to work with: allow it for that role "
+        "in the IAM policy of this account, or choose another role.",
+        source=f"{_AWS}/aws-backup/latest/devguide/access-control.html",
+        family="denied",
+        services=("backup",),
+        words=r"iam:PassRole",
+    ),
+    KnownError(
+        code="backup_vault_missing_or_closed",
+        title="There is no such backup vault, or it is closed to CPM",
+        advice="AWS Backup gives this answer when there is no vault of this name in the region, and when CPM lacks "
+        "{permission} or the vault's access policy refuses it: look for the vault first. A vault named Default exists only "
+        "once somebody has created it.",
+        source=f"{_AWS}/aws-backup/latest/devguide/vaults.html",
+        family="denied",
+        services=("backup",),
+        words="^insufficient privileges to perform this action",
+    ),
+    KnownError(
+        code="recovery_point_not_deleted",
+        title="AWS Backup has kept a recovery point that it was told to delete",
+        advice="{permission} is missing: AWS Backup then accepts the call and does nothing. Add it to the IAM policy of this "
+        "account (deploy/iam has what CPM needs).",
+        source=f"{_AWS}/aws-backup/latest/devguide/API_DeleteRecoveryPoint.html",
+        family="denied",
+        services=("backup",),
+        words="is still there after it was deleted",
+    ),
+    KnownError(
         code="pass_role_missing",
         title="The instance's IAM role may not be passed on",
         advice="The permission iam:PassRole is missing for the role of the instance: allow it for that role in the IAM "

@@ -1,4 +1,4 @@
-"""Known failures of what AWS holds: snapshots, instances, databases, buckets and agents. See `known_errors`."""
+"""Known failures of what AWS holds: snapshots, instances, buckets and agents. See `known_errors`."""
 
 from cpm.aws.known_error import KnownError
 
@@ -7,7 +7,6 @@ _EC2 = f"{_AWS}/AWSEC2/latest/APIReference/errors-overview.html"
 _SHARING = f"{_AWS}/ebs/latest/userguide/ebs-modifying-snapshot-permissions.html"
 _EBS_QUOTAS = f"{_AWS}/ebs/latest/userguide/ebs-resource-quotas.html"
 _S3 = f"{_AWS}/AmazonS3/latest/API/ErrorResponses.html"
-_RDS_QUOTAS = f"{_AWS}/AmazonRDS/latest/UserGuide/CHAP_Limits.html"
 
 SNAPSHOTS = (
     KnownError(
@@ -233,63 +232,6 @@ RECOVERY = (
         advice="The key pair does not exist in this account and region: import it there, or choose another.",
         source=_EC2,
         aws_codes=("InvalidKeyPair.NotFound",),
-    ),
-)
-
-DATABASES = (
-    KnownError(
-        code="subnet_group_missing",
-        title="The subnet group does not exist",
-        advice="The subnet group does not exist in this account and region: create one with subnets of the wanted VPC, or "
-        "name another.",
-        source=f"{_AWS}/AmazonRDS/latest/UserGuide/USER_VPC.WorkingWithRDSInstanceinaVPC.html",
-        aws_codes=("DBSubnetGroupNotFoundFault", "ClusterSubnetGroupNotFoundFault"),
-    ),
-    KnownError(
-        code="database_copies_in_progress",
-        title="Too many database snapshots are being copied to other regions",
-        advice="As many database snapshots as AWS allows are being copied to other regions: wait until some have ended, or "
-        "ask AWS to raise that quota of RDS.",
-        source=_RDS_QUOTAS,
-        aws_codes=("SnapshotQuotaExceeded",),
-        services=("rds",),
-        words="cannot copy more than",
-    ),
-    KnownError(
-        code="database_snapshot_quota",
-        title="The account's quota of database snapshots is used up",
-        advice="The account has as many manual database snapshots in this region as it may: keep fewer generations, delete "
-        "what nobody needs, or ask AWS to raise the quota.",
-        source=_RDS_QUOTAS,
-        aws_codes=("SnapshotQuotaExceeded", "ClusterSnapshotQuotaExceeded"),
-    ),
-    KnownError(
-        code="database_quota",
-        title="The account's quota of databases is used up",
-        advice="The account has as many databases, clusters or as much database storage in this region as it may: remove "
-        "some, or ask AWS to raise the quota.",
-        source=_RDS_QUOTAS,
-        aws_codes=(
-            "InstanceQuotaExceeded",
-            "StorageQuotaExceeded",
-            "DBClusterQuotaExceededFault",
-            "ClusterQuotaExceeded",
-        ),
-    ),
-    KnownError(
-        code="database_capacity_missing",
-        title="AWS has no free capacity for the database",
-        advice="AWS has no free capacity of this class in this zone now: try later, another zone, or another class.",
-        source=f"{_AWS}/AmazonRDS/latest/UserGuide/CHAP_Troubleshooting.html",
-        aws_codes=("InsufficientDBInstanceCapacity", "InsufficientDBClusterCapacityFault", "InsufficientClusterCapacity"),
-    ),
-    KnownError(
-        code="export_role_unusable",
-        title="The role for exporting snapshots cannot be used",
-        advice="RDS cannot export with this IAM role: it must exist, trust export.rds.amazonaws.com, and be allowed to "
-        "write to the bucket.",
-        source=f"{_AWS}/AmazonRDS/latest/UserGuide/USER_ExportSnapshot.Setup.html",
-        aws_codes=("IamRoleNotFound", "IamRoleMissingPermissions"),
     ),
 )
 

@@ -21,9 +21,12 @@ _DR_RUNNING = {DrStatus.PENDING, DrStatus.IN_PROGRESS}
 _RECOVERING = {
     "recover.plan_instance": "Plan the instance",
     "recover.plan_volume": "Plan the volume",
+    "recover.plan_whole": "Plan the recovery",
     "recover.share": "Share with the account",
     "recover.copy": "Copy a snapshot",
     "recover.copy_image": "Copy the image",
+    "recover.whole_copy": "Copy the snapshot",
+    "recover.whole": "Restore",
     "recover.image": "Make an image",
     "recover.s3_retrieve": "Retrieve from the archive",
     "recover.s3_write": "Write a snapshot from S3",

@@ -132,6 +132,11 @@ REPOSITORY = (
 NOTIFICATIONS = (*topics.IAM_ACTIONS, *senders.IAM_ACTIONS)
 BACKUP = tuple(action for kind in TYPES if kind.policy == "backup-account" for action in kind.iam_actions)
 S3_SYNC = tuple(action for kind in TYPES if kind.policy == "optional-s3-sync" for action in kind.iam_actions)
+# What types need beyond the backup itself, by the group that they declare it for; it is needed in DR accounts too.
+OF_TYPES: Mapping[str, tuple[IamAction, ...]] = {
+    group: tuple(action for action in BACKUP if action.group == group)
+    for group in ("retention", "dr source", "dr copies", "recovery")
+}
 RECOVERY = tuple(one for one in recover_actions.IAM_ACTIONS if one.group != recover_actions.REPLACE)
 REPLACE = tuple(one for one in recover_actions.IAM_ACTIONS if one.group == recover_actions.REPLACE)
 
@@ -142,8 +147,12 @@ POLICIES: Mapping[str, tuple[IamAction, ...]] = {
     ),
     "dr-account": (
         *GENERAL, *PERMISSION_CHECK, *RETENTION, *DR_TARGET, *DR_SOURCE, *ENCRYPTION, *CATALOGUE, *RECOVERY,
+        *OF_TYPES["retention"], *OF_TYPES["dr source"], *OF_TYPES["dr copies"], *OF_TYPES["recovery"],
     ),
-    "dr-account-no-delete": (*GENERAL, *PERMISSION_CHECK, *DR_TARGET, *DR_SOURCE, *ENCRYPTION, *CATALOGUE),
+    "dr-account-no-delete": (
+        *GENERAL, *PERMISSION_CHECK, *DR_TARGET, *DR_SOURCE, *ENCRYPTION, *CATALOGUE, *OF_TYPES["dr source"],
+        *OF_TYPES["dr copies"],
+    ),
     "optional-consistency": CONSISTENCY,
     "optional-notifications": NOTIFICATIONS,
     "optional-replace-volumes": REPLACE,

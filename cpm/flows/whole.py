@@ -12,10 +12,10 @@ from cpm.flows import polling, tags
 from cpm.jobs.context import NotYet, StepContext
 from cpm.models import ServerSettings, Snapshot
 from cpm.resources.registry import WHOLE_BY_KEY
-from cpm.resources.whole import Held, Making, WholeResource
+from cpm.resources.whole import Held, Making, Place, WholeResource
 
-# RDS and Redshift allow 255 characters; a policy's name is the only part without a bound of its own.
-LONGEST_POLICY = 60
+# Snapshots of RDS clusters have the shortest names: 63 characters. This leaves 12 digits each for backup and step.
+LONGEST_POLICY = 24
 
 
 def type_of(row: Snapshot) -> WholeResource:
@@ -37,8 +37,10 @@ def held(row: Snapshot) -> Held:
     )
 
 
-def making(context: StepContext, row: Snapshot, options: Mapping[str, Any]) -> Making:
-    """The snapshot or copy that this step makes for the record; the same at every attempt."""
+def making(
+    context: StepContext, row: Snapshot, options: Mapping[str, Any], place: Place | None = None
+) -> Making:
+    """The snapshot or copy that this step makes for the record; the same at every attempt. `place` is needed for a copy."""
     server = ServerSettings.current().server_id
     ours = {**context.payload["tags"], tags.STEP: str(context.step_id)}
     return Making(
@@ -48,6 +50,8 @@ def making(context: StepContext, row: Snapshot, options: Mapping[str, Any]) -> M
         tags=tags.with_source(ours, row.details.get("tags") or {}),
         since=context.lease.intent_at or context.now,
         options=options,
+        place=place or Place(row.aws_account_number, row.region),
+        details=row.details,
     )
 
 

@@ -4,13 +4,23 @@ from collections.abc import Mapping
 
 from cpm.lib.states import SnapshotKind
 from cpm.resources.base import ResourceType
+from cpm.resources.docdb_cluster import DocDbCluster
 from cpm.resources.dynamodb_table import DynamoDbTable
 from cpm.resources.ebs_volume import EbsVolume
 from cpm.resources.ec2_instance import Ec2Instance
+from cpm.resources.efs_file_system import EfsFileSystem
+from cpm.resources.rds_cluster import RdsCluster
+from cpm.resources.rds_database import RdsDatabase
 from cpm.resources.s3_bucket import S3Bucket
 from cpm.resources.whole import WholeResource
 
-WHOLE: tuple[WholeResource, ...] = (DynamoDbTable(),)
+WHOLE: tuple[WholeResource, ...] = (
+    RdsDatabase(),
+    RdsCluster(),
+    DocDbCluster(),
+    DynamoDbTable(),
+    EfsFileSystem(),
+)
 """The types that AWS snapshots as a whole."""
 
 TYPES: tuple[ResourceType, ...] = (Ec2Instance(), EbsVolume(), *WHOLE, S3Bucket())

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 
 from cpm.aws.client import AwsClient
 from cpm.lib.states import RecoveryType
-from cpm.resources.base import Limit, ResourceType, Shown
+from cpm.resources.base import Described, Limit, ResourceType, Shown
 from cpm.resources.fields import Shows, Takes
 
 Problems = dict[str, str]
@@ -67,7 +67,8 @@ class Held:
 @dataclass(frozen=True, slots=True)
 class Making:
     """A snapshot, or a copy of one, that is to be made. `name` and `token` are the same at every attempt of one step and
-    different from every other step's; `since` is when the first attempt began."""
+    different from every other step's; `since` is when the first attempt began, `place` where it is to be, and `details` what
+    the record keeps of the resource."""
 
     resource_id: str
     name: str
@@ -75,7 +76,8 @@ class Making:
     tags: Mapping[str, str]
     since: datetime
     options: Mapping[str, Any] = field(default_factory=dict)
-    expires: datetime | None = None
+    place: Place | None = None
+    details: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +85,8 @@ class Restoring:
     """A resource that is to be made from a snapshot.
 
     `snapshot` is what to restore from (an id, or the ARN of a shared one), `request` the body of the recovery, `tags` what
-    the new resource is to carry, `earlier` the tokens of the stages before, `token` the same at every attempt.
+    the new resource is to carry, `earlier` the ids of what the stages before have made, `token` the same at every attempt; `since`
+    is when the stage first began.
     """
 
     snapshot: str
@@ -93,6 +96,7 @@ class Restoring:
     tags: Mapping[str, str]
     token: str
     earlier: Mapping[str, Any] = field(default_factory=dict)
+    since: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +142,8 @@ class WholeResource(ResourceType):
     stages: ClassVar[Sequence[str]] = ("resource",)
     """What a recovery makes, in this order; the first is what was asked for."""
     dr: ClassVar[Dr] = Dr.NONE
+    shared: ClassVar[bool] = True
+    """Whether another account must be let use a snapshot before it can be copied there."""
     default_key_alias: ClassVar[str] = ""
     """The AWS managed key of the service; what it encrypts cannot be shared. Empty where copies take no key."""
 
@@ -151,6 +157,10 @@ class WholeResource(ResourceType):
         return self.snapshot_service or self.service
 
     # -- targets --------------------------------------------------------------------------------------------
+
+    def unfit(self, found: Described) -> str:
+        """Why this very resource cannot be a target of this type, and what can; empty if it can."""
+        return ""
 
     def option_problems(self, options: Mapping[str, Any]) -> Problems:
         """What is wrong with what was chosen for a target, all of it together."""
@@ -174,6 +184,10 @@ class WholeResource(ResourceType):
     @abstractmethod
     def delete(self, client: AwsClient, held: Held) -> None:
         """Delete a snapshot or a copy. Raises `NotFound` if it is gone already."""
+
+    def outlives_policy(self, held: Held, now: datetime) -> bool:
+        """Whether the user chose a lifetime of its own for it that is not over: retention leaves it then."""
+        return False
 
     def mark_outdated(self, client: AwsClient, held: Held, key: str) -> bool:
         """Tag a copy that may not be deleted; False where AWS has no tags for it."""
@@ -244,6 +258,14 @@ class WholeResource(ResourceType):
     @abstractmethod
     def restored(self, client: AwsClient, ids: Sequence[str], stage: str) -> dict[str, Growing]:
         """How far these are, by the ids that `restore` returned."""
+
+    def stays(self, id: str, stage: str, request: Mapping[str, Any]) -> str:
+        """What of a stage stays though the recovery did not succeed, in words for the log; empty if it is to be undone."""
+        return ""
+
+    def undo(self, clients: Clients, id: str, stage: str, request: Mapping[str, Any]) -> bool:
+        """Like `remove`; for types whose resources are removed in another service than the one that restores them."""
+        return self.remove(clients(self.service_of(stage)), id, stage, request)
 
     def remove(self, client: AwsClient, id: str, stage: str, request: Mapping[str, Any]) -> bool:
         """Remove what a recovery has made and could not finish; False while AWS is not ready for that. Absent: True."""

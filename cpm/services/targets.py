@@ -102,11 +102,14 @@ def add_whole(
 ) -> Target:
     """Puts a resource that AWS snapshots as a whole under the policy, with what was chosen for it.
 
-    Raises what `add_instance` raises, and `ValidationFailed` for options that do not go together.
+    Raises what `add_instance` raises, and `ValidationFailed` for a resource that is protected as a part of another one and
+    for options that do not go together.
     """
     kind = WHOLE_BY_KEY[key]
     chosen = _chosen(kind, {}, options or {})
     found = _described(actor, policy, kind, region, resource_id)
+    if unfit := kind.unfit(found):
+        raise ValidationFailed.one(kind.id_field, unfit, "unfit")
     target = _new(policy, key, region, found, now)
     target.options = chosen
     return insert(actor, target)
@@ -243,7 +246,7 @@ def insert(actor: Actor, target: Target) -> Target:
             audit.record(actor, "target.created", target, after=audit.state_of(target), text=text)
     except IntegrityError as error:
         message = f"{target.aws_resource_id} is in this policy already."
-        raise Conflict("unique", message, field="aws_resource_id") from error
+        raise Conflict("unique", message, field=BY_KEY[target.resource_type].id_field) from error
     return target
 
 

@@ -145,3 +145,4 @@ class RestoreJob(Job):
     point_arn: str
     point_created: datetime
     created_arn: str | None
+    metadata: dict[str, str]

@@ -71,6 +71,7 @@ def _start(call: Call) -> dict[str, Any]:
         point_arn=point.id,
         point_created=point.created,
         created_arn=target.arn if target else None,
+        metadata=dict(params["Metadata"]),
     )
     call.state.restore_jobs.add(job)
     return {"RestoreJobId": job.id}
@@ -168,12 +169,22 @@ def _described(job: RestoreJob) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def describe(call: Call) -> dict[str, Any]:
-    """AWS: AWS Backup API Reference, DescribeRestoreJob."""
+def _named(call: Call) -> RestoreJob:
     found = call.state.restore_jobs.at(call.account, call.region).get(call.params["RestoreJobId"])
     if found is None:
         raise missing(f"Restore job {call.params['RestoreJobId']} does not exist")
-    return _described(found)
+    return found
+
+
+def describe(call: Call) -> dict[str, Any]:
+    """AWS: AWS Backup API Reference, DescribeRestoreJob."""
+    return _described(_named(call))
+
+
+def metadata(call: Call) -> dict[str, Any]:
+    """AWS: AWS Backup API Reference, GetRestoreJobMetadata."""
+    found = _named(call)
+    return {"RestoreJobId": found.id, "Metadata": found.metadata}
 
 
 def list_jobs(call: Call) -> dict[str, Any]:
@@ -189,4 +200,9 @@ def list_jobs(call: Call) -> dict[str, Any]:
     return {"RestoreJobs": [_described(job) for job in shown], "NextToken": following}
 
 
-ACTIONS = {"StartRestoreJob": start, "DescribeRestoreJob": describe, "ListRestoreJobs": list_jobs}
+ACTIONS = {
+    "StartRestoreJob": start,
+    "DescribeRestoreJob": describe,
+    "GetRestoreJobMetadata": metadata,
+    "ListRestoreJobs": list_jobs,
+}

@@ -14,9 +14,10 @@ from cpm.flows.identities import encrypt_secret
 from cpm.lib.states import Authentication, Role, SnapshotKind
 from cpm.models import Account, Backup, EmailIdentity, Region, ServerSettings, Snapshot, User
 from tests import factories as make
-from tests.contract import serving
+from tests.contract import serving, whole_rows
+from tests.domain.world import World
 from tests.explore.images import image
-from tests.simulated_aws import DEFAULT_ACCOUNT, SimulatedAws
+from tests.simulated_aws import SimulatedAws
 
 REGION, OTHER_REGION = "us-east-1", "us-west-2"
 PASSWORD = "correct-horse-battery"  # of a server that only tests see
@@ -50,15 +51,15 @@ def populate(aws: SimulatedAws, owner: User | None = None) -> Server:
     lookups = import_module("cpm.migrations.0003_lookups")
     lookups.add_lookups(apps, None)
     owner = owner or make.root()
-    server = Server(owner, make.api_key(owner))
+    server, world = Server(owner, make.api_key(owner)), World(aws, owner)
     token = authentication.obtain(server.api_key)
     server.ids |= {"api_key": server.api_key, "refresh": str(token), "access": str(token.access_token)}
     _people(server)
     _resources(server, aws)
-    _accounts_and_policies(server)
+    _accounts_and_policies(server, world)
     _repositories(server, aws)
     _syncs(server, aws)
-    _backups(server)
+    _backups(server, world)
     _exploring(server, aws)
     _notifications(server, aws)
     _workers(server)
@@ -101,16 +102,8 @@ def _resources(server: Server, aws: SimulatedAws) -> None:
     server.ids |= {"aws_access_key": access_key, "aws_secret_key": secret_key}
 
 
-def _accounts_and_policies(server: Server) -> None:
-    owner = server.owner
-    account = make.account(
-        owner,
-        authentication=Authentication.KEYS,
-        access_key=server.ids["aws_access_key"],
-        secret_key=encrypt_secret(server.ids["aws_secret_key"]),
-        account_number=DEFAULT_ACCOUNT,
-        role_name="",
-    )
+def _accounts_and_policies(server: Server, world: World) -> None:
+    owner, account = server.owner, world.account
     dr = make.account(owner, is_dr_account=True, access_key="AKIADISASTERRECOVERY")
     spare, spare_dr = make.account(owner), make.account(owner, is_dr_account=True)
     schedule = make.schedule(owner, start_date=datetime(2026, 1, 1, 12, tzinfo=UTC))
@@ -224,7 +217,7 @@ def _notifications(server: Server, aws: SimulatedAws) -> None:
     }  # fmt: skip
 
 
-def _backups(server: Server) -> None:
+def _backups(server: Server, world: World) -> None:
     policy = server.ids.pop("_policy")
     backup, frozen = (
         make.backup(policy),
@@ -249,6 +242,7 @@ def _backups(server: Server) -> None:
             cbt_valid_size_mb=1, cbt_changed_size_mb=1,
         )  # fmt: skip
         server.ids[f"snapshot:{kind}"] = snapshot.pk
+    server.ids |= whole_rows.add(world, policy, backup)
     # A volume of the instance, so that it can be recovered.
     Snapshot.objects.filter(pk=server.ids[f"snapshot:{SnapshotKind.VOLUME}"]).update(
         parent=server.ids[f"snapshot:{SnapshotKind.INSTANCE}"]

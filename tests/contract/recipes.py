@@ -25,6 +25,7 @@ OBJECTS: tuple[tuple[str, str], ...] = (
     (r"/policies/\{policy_id\}/targets/instances/\{(id|instance_id)\}", "instance_target"),
     (r"/policies/\{policy_id\}/targets/s3syncs/\{id\}", "s3_sync_target"),
     (r"/policies/\{policy_id\}/targets/volumes/\{id\}", "volume_target"),
+    (r"/policies/\{policy_id\}/targets/(\w+)/\{id\}", "target:{kind}"),
     (r"/policies/\{(id|policy_id)\}", "policy"),
     (r"/recoveries/\{(id|recovery_id)\}", "recovery"),
     (r"/s3_repositories/\{id\}", "s3_repository"),
@@ -139,6 +140,10 @@ BODIES: dict[str, dict[str, Any]] = {
     "28.1": {**WORKER, "region": "{other_region}"},
     "28.6": {**WORKER, "region": "{region}"},
 }
+# Bodies about resources that AWS snapshots as a whole start from the requests of the populated server.
+WHOLE_RECOVERY = re.compile(r"/api/backups/\{backup_id\}/snapshots/(\w+)/\{snapshot_record_id\}/recover/")
+WHOLE_TARGET = re.compile(r"/api/policies/\{policy_id\}/targets/(\w+)/(?:\{id\}/)?")
+RECOVERY = {"to_account": "{account}", "zone": "us-east-1a", "preserve_tags": True, "publicly_accessible": False}
 # Headers that an operation asks for.
 HEADERS: dict[str, dict[str, str]] = {"23.23": {"x-confirm-identifier": "{server_id}"}}
 # What makes sense when only the required fields are sent: the server's own role needs no keys.
@@ -211,9 +216,23 @@ def filled(value: Any, server: Server) -> Any:
 
 def body_of(operation: Operation, server: Server, required_only: bool = False) -> dict[str, Any]:
     """A good body: every field of the contract, or only those that it requires."""
-    own = BODIES.get(operation["id"], {}) | (BARE.get(operation["id"], {}) if required_only else {})
+    own = {**BODIES.get(operation["id"], {}), **_of_whole(operation, server)}
+    own |= BARE.get(operation["id"], {}) if required_only else {}
     found = _object(operation["body"], server, own, required_only)
     return {name: value for name, value in found.items() if value is not None}
+
+
+def _of_whole(operation: Operation, server: Server) -> dict[str, Any]:
+    """What a body about a database, table or file system says; what depends on AWS and is not known is left out."""
+    if match := WHOLE_RECOVERY.fullmatch(operation["path"]):
+        own, said = server.ids.get(f"recovery_request:{match.group(1)}"), RECOVERY
+    elif match := WHOLE_TARGET.fullmatch(operation["path"]):
+        own, said = server.ids.get(f"target_request:{match.group(1)}"), {}
+    else:
+        return {}
+    if own is None:
+        return {}
+    return {**{field["name"]: None for field in schema(operation["body"])}, **said, **own}
 
 
 def _object(name: str, server: Server, own: dict[str, Any], required_only: bool) -> dict[str, Any]:

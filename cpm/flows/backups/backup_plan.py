@@ -101,6 +101,7 @@ class Plan:
         row = self._row(target, kind.kind, target.aws_resource_id)
         row.source_name = target.name = resource.name
         row.details = {**resource.details, "tags": dict(resource.tags)}
+        row.details |= {"options": target.options} if target.options else {}
         row.capacity, row.encrypted = resource.details.get("capacity"), bool(resource.details.get("encrypted"))
         key = f"start-{row.pk}"
         payload = self._payload(target, f"{kind.noun}: {row.source_id}", {})

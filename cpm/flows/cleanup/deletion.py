@@ -8,6 +8,7 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
+from datetime import datetime
 from typing import Any
 
 from django.db.models import Q
@@ -35,12 +36,16 @@ IMAGES = frozenset(
 SLICE_SECONDS = 60.0
 
 
-def step(backup: Backup, rows: Sequence[int] | None = None, *, keep_needed: bool = True) -> StepSpec:
+def step(
+    backup: Backup, rows: Sequence[int] | None = None, *, keep_needed: bool = True, outlived: bool = False
+) -> StepSpec:
     """A step that deletes the snapshots of a backup, or only the given snapshot records.
 
-    With `keep_needed` an initial AMI that instances of kept backups start from is left alone.
+    With `keep_needed` an initial AMI that instances of kept backups start from is left alone. With `outlived`, which is
+    said of a backup beyond its policy's generations, a snapshot with a longer lifetime of its own is left alone, too.
     """
     payload = {"backup": backup.pk, "rows": None if rows is None else list(rows), "keep_needed": keep_needed}
+    payload["outlived"] = outlived
     return StepSpec("cleanup.delete", payload)
 
 
@@ -117,8 +122,16 @@ def _rows(context: StepContext, backup: Backup) -> list[Snapshot]:
         rows = rows.filter(pk__in=context.payload["rows"])
     if context.payload["keep_needed"]:
         rows = rows.exclude(pk__in=needed_initial_amis([backup.pk]))
+    unneeded = list(rows)
+    if context.payload.get("outlived"):
+        unneeded = [row for row in unneeded if not _outlives_policy(row, context.now)]
     # Images first: EC2 refuses to delete a snapshot that a registered image uses.
-    return sorted(rows, key=lambda row: (row.kind not in IMAGES, row.pk))
+    return sorted(unneeded, key=lambda row: (row.kind not in IMAGES, row.pk))
+
+
+def _outlives_policy(row: Snapshot, now: datetime) -> bool:
+    kind = WHOLE_BY_KEY.get(row.resource_type)
+    return kind is not None and row.succeeded is True and kind.outlives_policy(whole.held(row), now)
 
 
 def _delete_row(

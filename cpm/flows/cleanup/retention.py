@@ -52,7 +52,7 @@ def plan(context: StepContext) -> Outcome:
     with context.fenced():
         for policy in policies.iterator(chunk_size=500):
             _judge(context, policy)
-    specs = [deletion.step(backup) for backup in _undeleted(context.payload["policy"])]
+    specs = [deletion.step(backup, outlived=True) for backup in _undeleted(context.payload["policy"])]
     specs += [deletion.step(row.backup, [row.pk]) for row in _unneeded_initial_amis()]
     if specs:
         context.log(f"{len(specs)} backups have outlived their policies; their snapshots are being deleted.")

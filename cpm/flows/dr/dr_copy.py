@@ -182,7 +182,7 @@ def _steps(
         payload["tags"][tags.KIND] = row.kind
         after: tuple[str, ...] = ()
         share = f"share-{source.pk}"
-        if row.account_id != source.account_id:
+        if row.account_id != source.account_id and dr_whole.is_shared(source):
             if share not in ends:
                 specs.append(StepSpec(verbs.share, payload, key=share))
                 ends[share] = []

@@ -34,6 +34,10 @@ def is_grant(row: Snapshot) -> bool:
     return row.resource_type in WHOLE_BY_KEY and whole.type_of(row).dr is Dr.GRANT
 
 
+def is_shared(row: Snapshot) -> bool:
+    """Whether the DR account must be let use this snapshot before it is copied."""
+    return row.resource_type not in WHOLE_BY_KEY or whole.type_of(row).shared
+
 
 def share(context: StepContext) -> Outcome:
     """Let the DR account use the source. Payload: as of `dr.copy_whole`."""
@@ -65,6 +69,8 @@ def grant(context: StepContext) -> Outcome:
     """Let the DR account restore the source for as long as it exists, and keep that in the record."""
     kind, source = _kind(context), _source(context)
     number = _number(context)
+    if kind.default_key_alias and _alias(context, source) == kind.default_key_alias:
+        return Failed(str(dr_keys.unusable_elsewhere(kind.default_key_alias)))
     kind.share(_aws(context, "source", kind.snapshots_in), source.aws_id, number)
     context.log(f"Account {number} may restore {source.aws_id} in {source.region}.")
 
@@ -84,8 +90,8 @@ def copy(context: StepContext) -> Outcome:
         key_id = _key(context, kind, source)
     except dr_keys.NoKey as error:
         return Failed(str(error))
-    held, making = whole.held(source), whole.making(context, row, {})
-    place = Place(_number(context), context.payload["region"], same_account=row.account_id == source.account_id)
+    place = _place(context, source)
+    held, making = whole.held(source), whole.making(context, row, {}, place)
 
     def create() -> str:
         try:
@@ -121,7 +127,7 @@ def cancel_copy(context: StepContext) -> None:
         return
     kind, source = _kind(context), _source(context)
     row = Snapshot.objects.select_related("backup").get(pk=context.payload["snapshot"])
-    sides, making = _sides(context, kind), whole.making(context, row, {})
+    sides, making = _sides(context, kind), whole.making(context, row, {}, _place(context, source))
     found = [context.token] if context.token is not None else kind.find_copies(sides, whole.held(source), making)
     for aws_id in found:
         _cancel(context, sides, row, aws_id)
@@ -167,6 +173,12 @@ def _key(context: StepContext, kind: WholeResource, source: Snapshot) -> str:
     return choice.key_id or kind.default_key_alias
 
 
+def _alias(context: StepContext, source: Snapshot) -> str:
+    """The alias of the key that encrypts the source; empty where there is none or it is not to be seen."""
+    key_id = source.details.get("kms_key_id")
+    return dr_keys.alias_of(_aws(context, "source", "kms"), key_id) if source.encrypted and key_id else ""
+
+
 def _kind(context: StepContext) -> WholeResource:
     return WHOLE_BY_KEY[context.payload["type"]]
 
@@ -178,6 +190,11 @@ def _source(context: StepContext) -> Snapshot:
 def _number(context: StepContext) -> str:
     account = Account.objects.get(pk=context.payload["account"])
     return account_number_of(account, session=f"cpm-job-{context.job_id}")
+
+
+def _place(context: StepContext, source: Snapshot) -> Place:
+    same = context.payload["account"] == source.account_id
+    return Place(_number(context), context.payload["region"], same_account=same)
 
 
 def _sides(context: StepContext, kind: WholeResource) -> Sides:

@@ -7,6 +7,7 @@ and is asked about until it is ready; those of one type, account and region are 
 import dataclasses
 import uuid
 from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
 from typing import Any
 
 from cpm.aws.errors import AlreadyExists, InUse, InvalidState, LimitReached, NotFound
@@ -27,6 +28,7 @@ from cpm.flows.recoveries.recover_base import (
     recovery_of,
     refused,
     server_id,
+    step_named,
     until_listed,
     warn_of_backup_tag,
 )
@@ -40,6 +42,8 @@ from cpm.resources.registry import WHOLE_BY_KEY
 from cpm.resources.whole import Growing, Making, Restoring, Sides, WholeResource
 
 COPY = "copy"
+# What was just made may be busy with itself for a while before the next stage can be done to it.
+LONGEST_BUSY = timedelta(minutes=30)
 
 
 def plan(context: StepContext) -> Outcome:
@@ -120,8 +124,8 @@ def _key(context: StepContext, kind: WholeResource, row: Snapshot, source: Place
 def copy(context: StepContext) -> Outcome:
     """Copy the shared snapshot into the account to recover to, and wait until the copy is complete."""
     kind, row = _kind(context.payload), _row(context)
-    sides, making = _sides(context, context.payload), _making(context, row)
     place = _place(context, place_of(context.payload), place_of(context.payload["source"]))
+    sides, making = _sides(context, context.payload), _making(context, row, place)
 
     def create() -> str:
         try:
@@ -153,7 +157,7 @@ def restore(context: StepContext) -> Outcome:
     """Start what this stage makes, and wait until it can be used."""
     kind, stage = _kind(context.payload), context.payload["stage"]
     client = aws(context, place_of(context.payload), kind.service_of(stage))
-    restoring = _restoring(context, context.payload, context.step_id)
+    restoring = _restoring(context, context.payload, context.step_id, context.lease.started_at)
 
     def find() -> list[str]:
         return kind.find_restored(client, restoring, stage)
@@ -167,7 +171,13 @@ def restore(context: StepContext) -> Outcome:
                 raise
             return found[0]
 
-    id = context.once(create=create, find=find)
+    try:
+        id = context.once(create=create, find=find)
+    except InvalidState as error:
+        if not restoring.earlier or context.now - context.lease.started_at > LONGEST_BUSY:
+            raise
+        context.forget_intent()
+        return polling.again(context.now, message=f"Waiting for AWS: {error.message}")
     return _state(context, kind.restored(client, [id], stage).get(id, Growing(absent=True)))
 
 
@@ -197,15 +207,20 @@ def _state(context: StepContext, growing: Growing) -> Outcome:
 
 def remove_made(context: StepContext, step: Step) -> bool:
     """Remove what a stage has made; False while AWS is not ready for that. Raises NotYet until AWS surely shows it."""
-    kind, stage = _kind(step.payload), step.payload["stage"]
-    client = aws(context, place_of(step.payload), kind.service_of(stage))
+    kind, stage, place = _kind(step.payload), step.payload["stage"], place_of(step.payload)
+    request = recovery_of(context).request
     ids = [(step.cursor or {}).get("id") or step.token] if step.token is not None else []
     if not ids and step.intent_at is not None:
         until_listed(context, step)
-        ids = kind.find_restored(client, _restoring(context, step.payload, step.pk), stage)
-    gone = [kind.remove(client, str(id), stage, recovery_of(context).request) for id in ids]
-    if ids and all(gone):
-        context.log(f"Removed the {stage} {', '.join(map(str, ids))}: the recovery did not succeed.")
+        client = aws(context, place, kind.service_of(stage))
+        ids = kind.find_restored(client, _restoring(context, step.payload, step.pk, step.started_at), stage)
+    staying = {str(id): kind.stays(str(id), stage, request) for id in ids}
+    for words in filter(None, staying.values()):
+        context.warn(words)
+    unwanted = [id for id, words in staying.items() if not words]
+    gone = [kind.undo(lambda service: aws(context, place, service), id, stage, request) for id in unwanted]
+    if unwanted and all(gone):
+        context.log(f"Removed the {stage} {', '.join(unwanted)}: the recovery did not succeed.")
     return all(gone)
 
 
@@ -222,11 +237,13 @@ def remove_copy(context: StepContext, step: Step) -> bool:
     return True
 
 
-def _restoring(context: StepContext, payload: Mapping[str, Any], step_id: int) -> Restoring:
+def _restoring(
+    context: StepContext, payload: Mapping[str, Any], step_id: int, since: datetime | None
+) -> Restoring:
     kind, recovery, row = _kind(payload), recovery_of(context), _row(context)
     assert row.account_id is not None
     snapshot = payload["snapshot"].get("id") or made(context, payload["snapshot"]["step"])
-    earlier = {stage: made(context, stage) for stage in kind.stages[: kind.stages.index(payload["stage"])]}
+    earlier = {stage: _came_of(context, stage) for stage in kind.stages[: kind.stages.index(payload["stage"])]}
     return Restoring(
         snapshot=str(snapshot),
         held=whole.held(row),
@@ -235,16 +252,25 @@ def _restoring(context: StepContext, payload: Mapping[str, Any], step_id: int) -
         tags=tags.with_source({**marks(context), tags.STEP: str(step_id)}, payload["labels"]),
         token=str(uuid.uuid5(server_id(), f"step {step_id}")),
         earlier=earlier,
+        since=since,
     )
 
 
-def _making(context: StepContext, row: Snapshot) -> Making:
+def _came_of(context: StepContext, stage: str) -> Any:
+    """The id of what a stage has made, which its restoring call may not have known yet."""
+    step = step_named(context, stage)
+    return ((step.cursor or {}).get("id") or step.token) if step else None
+
+
+def _making(context: StepContext, row: Snapshot, place: types.Place) -> Making:
     return Making(
         resource_id=row.source_id,
         name=f"cpm-{server_id().hex[:8]}-recovery-{context.subject_id}-{context.step_id}",
         token=str(uuid.uuid5(server_id(), f"step {context.step_id}")),
         tags=marks(context),
-        since=context.now,
+        since=context.lease.intent_at or context.now,
+        place=place,
+        details=row.details,
     )
 
 

@@ -428,6 +428,8 @@ def test_a_restore_with_metadata_that_do_not_fit_fails(aws: SimulatedAws, refuse
     done = restore(aws, point, **{**whole, "Encrypted": "true", "KmsKeyId": key})
     made = aws.client("efs").describe_file_systems(CreationToken="restored")["FileSystems"][0]
     assert (made["FileSystemArn"], made["KmsKeyId"]) == (done["CreatedResourceArn"], key)
+    asked = backup.get_restore_job_metadata(RestoreJobId=done["RestoreJobId"])["Metadata"]
+    assert asked == {**whole, "Encrypted": "true", "KmsKeyId": key}
 
 
 def test_recovery_points_and_vaults_have_tags_and_the_rest_is_refused(aws: SimulatedAws, refused) -> None:

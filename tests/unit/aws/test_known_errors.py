@@ -43,6 +43,35 @@ EXAMPLES = {
     "object_locked": [
         ("s3", "DeleteObject", "AccessDenied", "Access Denied because object protected by object lock."),
     ],
+    "backup_role_not_passable": [
+        ("backup", "StartBackupJob", "AccessDeniedException",
+         f"{USER}iam:PassRole on resource: arn:aws:iam::111122223333:role/backup because no identity-based policy allows "
+         "the iam:PassRole action"),
+    ],
+    "backup_vault_missing_or_closed": [
+        ("backup", "DescribeRecoveryPoint", "AccessDeniedException",
+         "Insufficient privileges to perform this action."),
+    ],
+    "recovery_point_not_deleted": [
+        ("backup", "DeleteRecoveryPoint", "AccessDeniedException",
+         "arn:aws:backup:eu-west-1:111122223333:recovery-point:1 is still there after it was deleted."),
+    ],
+    "backup_role_unusable": [
+        ("backup", "StartBackupJob", "InvalidParameterValueException",
+         "IAM Role arn:aws:iam::111122223333:role/service-role/AWSBackupDefaultServiceRole does not exist"),
+    ],
+    "backup_vault_missing": [
+        ("backup", "StartBackupJob", "ResourceNotFoundException", "Backup vault Default does not exist"),
+    ],
+    "backup_copy_vault_missing": [("backup", "", STATE, "The destination backup vault does not exist.")],
+    "backup_copy_refused": [("backup", "", STATE, "Access Denied trying to call AWS Backup service")],
+    "backup_copy_outside_organization": [
+        ("backup", "", STATE,
+         "Copy job failed. Both source and destination account must be a member of the same organization"),
+    ],
+    "backup_copy_key_unusable": [
+        ("backup", "", STATE, "The source KMS key is not shared with the destination account."),
+    ],
     "pass_role_missing": [
         ("ec2", "RunInstances", "UnauthorizedOperation",
          f"{USER}iam:PassRole on resource: arn:aws:iam::111122223333:role/web because no identity-based policy allows "
@@ -250,6 +279,26 @@ EXAMPLES = {
     "database_capacity_missing": [
         ("rds", "RestoreDBInstanceFromDBSnapshot", "InsufficientDBInstanceCapacity", "Class is not available."),
     ],
+    "database_subnets_insufficient": [
+        ("rds", "RestoreDBInstanceFromDBSnapshot", "InvalidVPCNetworkStateFault",
+         "The DB subnet group web has no subnet in eu-west-1c."),
+    ],
+    "database_group_missing": [
+        ("rds", "RestoreDBInstanceFromDBSnapshot", "DBParameterGroupNotFound", "DBParameterGroup not found: tuned"),
+    ],
+    "database_storage_unavailable": [
+        ("rds", "RestoreDBInstanceFromDBSnapshot", "StorageTypeNotSupported", "io2 is not supported for this engine."),
+    ],
+    "database_busy": [
+        ("rds", "CreateDBSnapshot", "InvalidDBInstanceState", "Cannot create a snapshot: the instance is stopped."),
+    ],
+    "database_default_key_not_shareable": [
+        ("rds", "ModifyDBSnapshotAttribute", "InvalidParameterCombination",
+         "Snapshots encrypted with the default KMS key cannot be shared with other accounts."),
+    ],
+    "shared_with_too_many_accounts": [
+        ("rds", "ModifyDBSnapshotAttribute", "SharedSnapshotQuotaExceeded", "You cannot share with more than 20 accounts"),
+    ],
     "export_role_unusable": [
         ("rds", "StartExportTask", "IamRoleMissingPermissions", "The role lacks permissions on the bucket."),
     ],
@@ -293,7 +342,8 @@ AccountProblem AllAccessDisabled InvalidAccessKeyId RequestTimeTooSkewed Permane
 AuthorizationHeaderMalformed IllegalLocationConstraintException KMS.DisabledException
 KMS.KMSInvalidStateException KMS.NotFoundException 301
 
-ExpiredToken InvalidClientTokenId UnrecognizedClientException SignatureDoesNotMatch InvalidSignatureException
+ExpiredToken InvalidClientTokenId UnrecognizedClientException SignatureDoesNotMatch InvalidSignatureException InvalidParameterCombination
+InvalidParameterValue
 """
 SERVICES = ("ec2", "ebs", "s3", "kms", "sts", "iam", "ssm", "sns", "ses", "rds", "redshift", "dynamodb", "efs", "backup")
 
