@@ -11,6 +11,7 @@ from cpm.resources.ec2_instance import Ec2Instance
 from cpm.resources.efs_file_system import EfsFileSystem
 from cpm.resources.rds_cluster import RdsCluster
 from cpm.resources.rds_database import RdsDatabase
+from cpm.resources.redshift_cluster import RedshiftCluster
 from cpm.resources.s3_bucket import S3Bucket
 from cpm.resources.whole import WholeResource
 
@@ -18,6 +19,7 @@ WHOLE: tuple[WholeResource, ...] = (
     RdsDatabase(),
     RdsCluster(),
     DocDbCluster(),
+    RedshiftCluster(),
     DynamoDbTable(),
     EfsFileSystem(),
 )
