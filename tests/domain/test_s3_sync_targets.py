@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+from django.urls import reverse
 from django.utils import timezone
 
 from cpm.aws import gateway
@@ -23,8 +24,10 @@ from tests import factories
 from tests.api import facts
 from tests.api.caller import Caller
 from tests.domain.syncing import bucket, content, put, row_of, sync
+from tests.domain.test_admin import _quiet, client_of
 from tests.domain.world import DR_ACCOUNT, World
 
+__all__ = ["_quiet"]
 pytestmark = pytest.mark.django_db(transaction=True)
 
 
@@ -86,6 +89,7 @@ def test_the_destination_may_be_another_account_whose_record_then_stays(world: W
     world.back_up(target.policy, status=BackupStatus.SUCCESSFUL)
 
     assert content(world, "far-away", DR_ACCOUNT) == content(world, two[0])
+    assert Step.objects.get(kind="backup.s3_sync").place == f"{DR_ACCOUNT}:eu-west-1"
     copies = [one for one in world.aws.calls(since) if one["action"] == "CopyObject"]
     assert {one["account"] for one in copies} == {DR_ACCOUNT}
     with pytest.raises(InUse, match="S3 sync of the-source"):
@@ -246,6 +250,22 @@ def test_syncs_are_made_read_changed_and_removed_over_rest(world: World, two: tu
     assert put_["destination_account"] == world.account.pk and put_["status"] == "available"
     assert Target.objects.get().aws_region == "us-east-1"
     assert call("DELETE", f"{address}{made['id']}/")[0] == 204
+
+
+def test_syncs_are_set_in_the_admin(world: World, two: tuple[str, str]) -> None:
+    world.region_id("us-east-1"), world.region_id("eu-west-1")
+    policy, client = world.policy(), client_of(world.user)
+    address = reverse("admin:cpm_policy_set_sync", args=[policy.pk])
+    form = {"name": two[0], "destination_bucket_name": two[1], "storage_class": "S"}
+
+    refused = client.post(address, {**form, "source_prefix": "/logs"}).content.decode()
+    made = client.post(address, {**form, "delete_extra": "on", "destination_account": world.account.name})
+    changed = client.post(address, {**form, "storage_class": "I"})
+
+    assert "Keys in S3 begin without a slash" in refused
+    assert (made.status_code, changed.status_code) == (302, 302)
+    options = policy.targets.get().options
+    assert (options["storage_class"], options["delete_extra"]) == ("I", False)
 
 
 @pytest.mark.parametrize(
