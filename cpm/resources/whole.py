@@ -158,11 +158,6 @@ class WholeResource(ResourceType):
 
     # -- targets --------------------------------------------------------------------------------------------
 
-    def existing(self, client: AwsClient, known: Mapping[str, Mapping[str, Any]]) -> dict[str, Described]:
-        """The resources of these ids that exist now, for a backup of all of them; `known` has the details of their
-        targets by id, which stand in for what would cost a call each to ask again."""
-        return self.describe(client, list(known))
-
     def unfit(self, found: Described) -> str:
         """Why this very resource cannot be a target of this type, and what can; empty if it can."""
         return ""
