@@ -11,12 +11,14 @@ from cpm.resources.ec2_instance import Ec2Instance
 from cpm.resources.efs_file_system import EfsFileSystem
 from cpm.resources.rds_cluster import RdsCluster
 from cpm.resources.rds_database import RdsDatabase
+from cpm.resources.redshift_cluster import RedshiftCluster
 from cpm.resources.whole import WholeResource
 
 WHOLE: tuple[WholeResource, ...] = (
     RdsDatabase(),
     RdsCluster(),
     DocDbCluster(),
+    RedshiftCluster(),
     DynamoDbTable(),
     EfsFileSystem(),
 )

@@ -6,6 +6,7 @@ from tests.domain.whole_examples.dynamodb_table import TableExample
 from tests.domain.whole_examples.efs_file_system import FileSystemExample
 from tests.domain.whole_examples.rds_cluster import AuroraExample
 from tests.domain.whole_examples.rds_database import RdsExample
+from tests.domain.whole_examples.redshift_cluster import RedshiftExample
 
 EXAMPLES: dict[str, Example] = {
     example.key: example
@@ -13,6 +14,7 @@ EXAMPLES: dict[str, Example] = {
         RdsExample(),
         AuroraExample(),
         DocDbExample(),
+        RedshiftExample(),
         TableExample(),
         FileSystemExample(),
     )
