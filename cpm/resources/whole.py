@@ -263,10 +263,6 @@ class WholeResource(ResourceType):
         """What of a stage stays though the recovery did not succeed, in words for the log; empty if it is to be undone."""
         return ""
 
+    @abstractmethod
     def undo(self, clients: Clients, id: str, stage: str, request: Mapping[str, Any]) -> bool:
-        """Like `remove`; for types whose resources are removed in another service than the one that restores them."""
-        return self.remove(clients(self.service_of(stage)), id, stage, request)
-
-    def remove(self, client: AwsClient, id: str, stage: str, request: Mapping[str, Any]) -> bool:
         """Remove what a recovery has made and could not finish; False while AWS is not ready for that. Absent: True."""
-        return True
