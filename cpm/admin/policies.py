@@ -11,6 +11,7 @@ from django.utils.safestring import SafeString
 from unfold.decorators import action, display
 
 from cpm import permissions
+from cpm.admin import policy_syncs, policy_targets
 from cpm.admin.base import BAD, GOOD, IDLE, POOR, ServiceAdmin, ServiceForm, actor_of, given, link, table
 from cpm.flows.s3 import operation
 from cpm.lib.errors import NotFound
@@ -76,14 +77,6 @@ class PolicyForm(ServiceForm):
             self.initial["schedule_list"] = list(self.instance.schedules.values_list("pk", flat=True))
 
 
-class TargetForm(forms.Form):
-    kind = forms.ChoiceField(choices=[("instance", "Instance"), ("volume", "Volume")])
-    region = forms.ChoiceField(choices=lambda: [(name, name) for _, name in _regions()])
-    resource_id = forms.CharField(
-        label="AWS id", help_text="Such as i-0123456789abcdef0 or vol-0123456789abcdef0."
-    )
-
-
 class RemoveTargetForm(forms.Form):
     resource_id = forms.CharField(label="AWS id")
 
@@ -119,7 +112,7 @@ class PolicyAdmin(ServiceAdmin):
     search_fields = ("name", "targets__aws_resource_id")
     ordering = ("name", "id")
     actions = ("run_now",)
-    actions_detail = ("run", "add_target", "remove_target", "abort_in_s3")
+    actions_detail = ("run", "add_target", "set_sync", "remove_target", "abort_in_s3")
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Policy]:
         rows = super().get_queryset(request)
@@ -261,14 +254,7 @@ class PolicyAdmin(ServiceAdmin):
         policy = self.found(request, object_id)
 
         def add(data: dict[str, Any]) -> None:
-            service = targets.add_instance if data["kind"] == "instance" else targets.add_volume
-            service(
-                actor=actor_of(request),
-                policy=policy,
-                region=data["region"],
-                resource_id=data["resource_id"].strip(),
-                now=timezone.now(),
-            )
+            policy_targets.add(actor=actor_of(request), policy=policy, data=data, now=timezone.now())
 
         return self.act(
             request,
@@ -276,8 +262,25 @@ class PolicyAdmin(ServiceAdmin):
             title="Add target",
             text=f"Put an AWS resource under {policy.name}. AWS is asked whether it exists.",
             done="The target was added.",
-            form=TargetForm,
+            form=policy_targets.TargetForm,
             do=add,
+        )
+
+    @action(description="Set S3 sync", url_path="set-sync", permissions=["change"])
+    def set_sync(self, request: HttpRequest, object_id: Any) -> HttpResponse:
+        policy = self.found(request, object_id)
+
+        def save(data: dict[str, Any]) -> None:
+            policy_syncs.save(actor=actor_of(request), policy=policy, data=data, now=timezone.now())
+
+        return self.act(
+            request,
+            policy,
+            title="Set S3 sync",
+            text=f"Have {policy.name} mirror a bucket into another one. This is no backup: nothing can be recovered from it.",
+            done="The S3 sync is set.",
+            form=policy_syncs.SyncForm,
+            do=save,
         )
 
     @action(description="Remove target", url_path="remove-target", permissions=["change"])

@@ -131,6 +131,39 @@ class RecoveryType(LabelledEnum):
     EFS = "E", "EFS"
 
 
+class EfsExpiry(LabelledEnum):
+    """When a backup of a file system ends. M is months here, unlike in schedules."""
+
+    POLICY = "P", "Policy Generations"
+    NEVER = "N", "Never"
+    DAYS = "D", "Days after creation"
+    WEEKS = "W", "Weeks after creation"
+    MONTHS = "M", "Month after creation"
+    YEARS = "Y", "Years after creation"
+
+
+class EfsColdStorage(LabelledEnum):
+    """When a backup of a file system moves to cold storage."""
+
+    NEVER = "N", "Never"
+    DAYS = "D", "Days after creation"
+    WEEKS = "W", "Weeks after creation"
+    MONTHS = "M", "Month after creation"
+    YEARS = "Y", "Years after creation"
+
+
+class EfsPerformance(LabelledEnum):
+    GENERAL_PURPOSE = "generalPurpose", "General Purpose"
+    MAX_IO = "maxIO", "Max I/O"
+
+
+class EfsTarget(LabelledEnum):
+    """Where a file system is restored to."""
+
+    NEW = "N", "New"
+    ORIGINAL = "O", "Original"
+
+
 class Severity(LabelledEnum):
     INFO = "I", "Info"
     WARNING = "W", "Warning"
@@ -176,6 +209,12 @@ class SnapshotKind(LabelledEnum):
     DR_VOLUME = "dr_volumes", "DR volume"
     DR_INITIAL_AMI = "dr_initial_amis", "DR initial AMI"
     ONLY_DR_AMI = "only_dr_amis", "DR AMI only"
+    S3_SYNC = "s3_syncs", "S3 sync"
+    """A run of an S3 sync, which no list shows: it is no snapshot, and nothing can be recovered from it."""
+
+
+WITHOUT_SNAPSHOT = frozenset({SnapshotKind.INSTANCE, SnapshotKind.DR_INSTANCE, SnapshotKind.S3_SYNC})
+"""Kinds of records behind which there is no snapshot: configurations of instances, and runs of S3 syncs."""
 
 
 class DeletionStatus(LabelledEnum):
@@ -213,6 +252,14 @@ class StorageClass(LabelledEnum):
     STANDARD = "STANDARD", "Standard"
     STANDARD_IA = "STANDARD_IA", "Infrequent Access"
     INTELLIGENT_TIERING = "INTELLIGENT_TIERING", "Intelligent Tiering"
+
+
+class SyncStorageClass(LabelledEnum):
+    """The storage class of what an S3 sync writes."""
+
+    STANDARD = "S", "STANDARD"
+    REDUCED_REDUNDANCY = "R", "REDUCED_REDUNDANCY"
+    STANDARD_IA = "I", "STANDARD_IA"
 
 
 class ArchiveClass(LabelledEnum):

@@ -8,14 +8,24 @@ from cpm.resources.docdb_cluster import DocDbCluster
 from cpm.resources.dynamodb_table import DynamoDbTable
 from cpm.resources.ebs_volume import EbsVolume
 from cpm.resources.ec2_instance import Ec2Instance
+from cpm.resources.efs_file_system import EfsFileSystem
 from cpm.resources.rds_cluster import RdsCluster
 from cpm.resources.rds_database import RdsDatabase
+from cpm.resources.redshift_cluster import RedshiftCluster
+from cpm.resources.s3_bucket import S3Bucket
 from cpm.resources.whole import WholeResource
 
-WHOLE: tuple[WholeResource, ...] = (RdsDatabase(), RdsCluster(), DocDbCluster(), DynamoDbTable())
+WHOLE: tuple[WholeResource, ...] = (
+    RdsDatabase(),
+    RdsCluster(),
+    DocDbCluster(),
+    RedshiftCluster(),
+    DynamoDbTable(),
+    EfsFileSystem(),
+)
 """The types that AWS snapshots as a whole."""
 
-TYPES: tuple[ResourceType, ...] = (Ec2Instance(), EbsVolume(), *WHOLE)
+TYPES: tuple[ResourceType, ...] = (Ec2Instance(), EbsVolume(), *WHOLE, S3Bucket())
 
 BY_KEY: Mapping[str, ResourceType] = {kind.key: kind for kind in TYPES}
 WHOLE_BY_KEY: Mapping[str, WholeResource] = {kind.key: kind for kind in WHOLE}

@@ -76,7 +76,6 @@ class Making:
     tags: Mapping[str, str]
     since: datetime
     options: Mapping[str, Any] = field(default_factory=dict)
-    expires: datetime | None = None
     place: Place | None = None
     details: Mapping[str, Any] = field(default_factory=dict)
 
@@ -86,7 +85,8 @@ class Restoring:
     """A resource that is to be made from a snapshot.
 
     `snapshot` is what to restore from (an id, or the ARN of a shared one), `request` the body of the recovery, `tags` what
-    the new resource is to carry, `earlier` the ids of what the stages before have made, `token` the same at every attempt.
+    the new resource is to carry, `earlier` the ids of what the stages before have made, `token` the same at every attempt; `since`
+    is when the stage first began.
     """
 
     snapshot: str
@@ -96,6 +96,7 @@ class Restoring:
     tags: Mapping[str, str]
     token: str
     earlier: Mapping[str, Any] = field(default_factory=dict)
+    since: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,11 +157,6 @@ class WholeResource(ResourceType):
         return self.snapshot_service or self.service
 
     # -- targets --------------------------------------------------------------------------------------------
-
-    def existing(self, client: AwsClient, known: Mapping[str, Mapping[str, Any]]) -> dict[str, Described]:
-        """The resources of these ids that exist now, for a backup of all of them; `known` has the details of their
-        targets by id, which stand in for what would cost a call each to ask again."""
-        return self.describe(client, list(known))
 
     def unfit(self, found: Described) -> str:
         """Why this very resource cannot be a target of this type, and what can; empty if it can."""
@@ -267,10 +263,6 @@ class WholeResource(ResourceType):
         """What of a stage stays though the recovery did not succeed, in words for the log; empty if it is to be undone."""
         return ""
 
+    @abstractmethod
     def undo(self, clients: Clients, id: str, stage: str, request: Mapping[str, Any]) -> bool:
-        """Like `remove`; for types whose resources are removed in another service than the one that restores them."""
-        return self.remove(clients(self.service_of(stage)), id, stage, request)
-
-    def remove(self, client: AwsClient, id: str, stage: str, request: Mapping[str, Any]) -> bool:
         """Remove what a recovery has made and could not finish; False while AWS is not ready for that. Absent: True."""
-        return True

@@ -172,12 +172,12 @@ def _restoring(context: StepContext, payload: Mapping[str, Any], step_id: int) -
 
 def remove_made(context: StepContext, step: Step) -> bool:
     """Remove the database that a step has made; False while AWS is not ready for that."""
-    kind, rds = _kind(), aws(context, place_of(step.payload), "rds")
+    kind, place = _kind(), place_of(step.payload)
     ids = [str(step.token)] if step.token is not None else []
     if not ids and step.intent_at is not None:
         until_listed(context, step)
-        ids = kind.find_restored(rds, _restoring(context, step.payload, step.pk), NAME)
-    gone = [kind.remove(rds, id, NAME, {}) for id in ids]
+        ids = kind.find_restored(aws(context, place, "rds"), _restoring(context, step.payload, step.pk), NAME)
+    gone = [kind.undo(lambda service: aws(context, place, service), id, NAME, {}) for id in ids]
     if ids and all(gone):
         context.log(f"Removed the database {', '.join(ids)}: the recovery did not succeed.")
     return all(gone)
