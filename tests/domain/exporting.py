@@ -34,8 +34,10 @@ def database(world: World, name: str, engine: str = "postgres", content: bytes =
     return name
 
 
-def policy_over(world: World, repository: S3Repository, *databases: str, volumes: tuple[str, ...] = ()) -> Policy:
-    policy = copying.policy_with_s3(world, *volumes, s3_repository=repository)
+def policy_over(
+    world: World, repository: S3Repository, *databases: str, volumes: tuple[str, ...] = (), **fields: Any
+) -> Policy:
+    policy = copying.policy_with_s3(world, *volumes, s3_repository=repository, **fields)
     for name in databases:
         world.region_id("us-east-1")
         targets.add_whole(

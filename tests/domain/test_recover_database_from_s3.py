@@ -24,9 +24,10 @@ PASSWORD = "not-a-secret-either"
 
 def copied(world: World, name: str = "shop", engine: str = "postgres") -> S3Copy:
     """A database whose copy is in S3; its snapshot is gone."""
-    backup = copying.copied(world, policy_over(world, exporting.repository(world), database(world, name, engine)))
-    copy = copy_of(backup, name)
-    world.aws.client("rds").delete_db_snapshot(DBSnapshotIdentifier=copy.snapshot.aws_id)
+    repository = exporting.repository(world)
+    policy = policy_over(world, repository, database(world, name, engine), s3_delete_originals=True)
+    copy = copy_of(copying.copied(world, policy), name)
+    assert world.aws.client("rds").describe_db_snapshots()["DBSnapshots"] == [] and copy.backup.status == "M"
     return copy
 
 

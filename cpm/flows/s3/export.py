@@ -32,6 +32,7 @@ STAGING = "exports/"
 """The folder of exported files in a repository's, which readers of the repository pass over."""
 KIND = "rds_databases"
 ENGINES = frozenset({"mysql", "postgres"})
+MAGNETIC = "standard"
 GIB_BLOCKS = 2048
 SLICE_SECONDS = 60.0
 BATCH = 1000
@@ -50,6 +51,8 @@ def is_database(row: Snapshot) -> bool:
 def why_not(row: Snapshot, repository: S3Repository) -> str:
     """What keeps the snapshot of a database from being exported, and what can be done; empty if nothing does."""
     role = repository.export_role_arn
+    if row.details.get("storage_type") == MAGNETIC:
+        return "RDS exports no snapshots of magnetic storage."
     if not role:
         return (
             f"repository {repository.name} has no export role: set one, with its key, by"

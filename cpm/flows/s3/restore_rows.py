@@ -159,40 +159,39 @@ class _Loading:
         if link.execute("SELECT 1 FROM pg_tables WHERE schemaname = %s AND tablename = %s", [table.schema, table.name]).fetchone():
             return
         link.execute(sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(sql.Identifier(table.schema)))
-        files = [self._parquet(name) for name in table.files]
-        schema = files[0].schema_arrow if files else None
+        schema = self._parquet(table.files[0]).schema_arrow if table.files else None
         columns = _known(link, export_tables.columns(table, schema))
         for told in table.columns:
             if not told.type:
                 kind = next(column.type for column in columns if column.name == told.name)
                 self._context.warn(f"{table.target}: the export does not say which type {told.name} had; it is {kind} now.")
         try:
-            rows = self._fill(link, table, columns, files)
+            rows = self._fill(link, table, columns)
         except (psycopg.DataError, psycopg.NotSupportedError) as error:
             if schema is None:
                 raise
             words = f"{table.target}: not all values fit the original types ({str(error).splitlines()[0]}); those of the files are used."
             self._context.warn(words)
             plain = [Column(one.name, export_tables.of_arrow(one.type)) for one in schema]
-            rows = self._fill(link, table, plain, files)
+            rows = self._fill(link, table, plain)
         self._context.log(f"{rows} rows of {table.target} are loaded.")
 
     def _parquet(self, name: str) -> pq.ParquetFile:
         return pq.ParquetFile(self._tar.extractfile(self._members[name]))
 
-    def _fill(self, link: Link, table: Table, columns: Sequence[Column], files: Sequence[pq.ParquetFile]) -> int:
+    def _fill(self, link: Link, table: Table, columns: Sequence[Column]) -> int:
         """Make the table with all its rows, in one transaction."""
         rows = 0
         # Types come from a list in the repository, and every one of them is known to the server.
         defined = [sql.SQL("{} {}").format(sql.Identifier(one.name), sql.SQL(one.type)) for one in columns]  # type: ignore[arg-type]
         with link.transaction():
             link.execute(sql.SQL("CREATE TABLE {} ({})").format(table.place, sql.SQL(", ").join(defined)))
-            if not files:
+            if not table.files:
                 return 0
             names = sql.SQL(", ").join(sql.Identifier(one.name) for one in columns)
             with link.cursor() as cursor, cursor.copy(sql.SQL("COPY {} ({}) FROM STDIN").format(table.place, names)) as copy:
-                for file in files:
-                    for batch in file.iter_batches(BATCH_ROWS):
+                for name in table.files:
+                    for batch in self._parquet(name).iter_batches(BATCH_ROWS):
                         for row in _rows(batch):
                             copy.write_row(row)
                         rows += batch.num_rows
