@@ -191,7 +191,7 @@ class _Loading:
             names = sql.SQL(", ").join(sql.Identifier(one.name) for one in columns)
             with link.cursor() as cursor, cursor.copy(sql.SQL("COPY {} ({}) FROM STDIN").format(table.place, names)) as copy:
                 for name in table.files:
-                    for batch in self._parquet(name).iter_batches(BATCH_ROWS):
+                    for batch in self._parquet(name).iter_batches(BATCH_ROWS, use_threads=False):
                         for row in _rows(batch):
                             copy.write_row(row)
                         rows += batch.num_rows
