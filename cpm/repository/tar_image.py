@@ -10,6 +10,7 @@ from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 
 from cpm.repository.blocks import BLOCK_BYTES
@@ -148,6 +149,11 @@ class ImageFile(io.RawIOBase):
         return found.result()
 
 
-def opened(reader: Reader) -> tarfile.TarFile:
-    """The files of an image. Close it, and the `fileobj` below it."""
-    return tarfile.open(fileobj=io.BufferedReader(ImageFile(reader), BLOCK_BYTES), mode="r:")
+@contextmanager
+def opened(reader: Reader) -> Iterator[tarfile.TarFile]:
+    """The files of an image. Reading them raises what the reader raises; at the end nothing is read any more."""
+    with (
+        closing(ImageFile(reader)) as image,
+        tarfile.open(fileobj=io.BufferedReader(image, BLOCK_BYTES), mode="r:") as tar,
+    ):
+        yield tar

@@ -6,8 +6,7 @@ mark of its recovery, so that an aborted one removes what is its own and nothing
 
 import tarfile
 import time
-from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import AbstractContextManager, suppress
 from itertools import islice
 from typing import Any
 
@@ -32,14 +31,10 @@ PART_BYTES = 64 * 1024 * 1024
 BATCH = 1000
 
 
-@contextmanager
-def image(context: StepContext, copy: S3Copy) -> Iterator[tarfile.TarFile]:
+def image(context: StepContext, copy: S3Copy) -> AbstractContextManager[tarfile.TarFile]:
     """The files of a copy. Raises `Damaged` and `ObjectArchived`, also while they are read."""
     assert copy.repository is not None
-    opened = tar_image.opened(reader_of(context, copy, copy.repository))
-    assert opened.fileobj is not None
-    with closing(opened.fileobj), opened:
-        yield opened
+    return tar_image.opened(reader_of(context, copy, copy.repository))
 
 
 def copy_of(context: StepContext) -> S3Copy | None:
