@@ -11,6 +11,7 @@ from django.utils.safestring import SafeString
 from unfold.decorators import action, display
 
 from cpm import permissions
+from cpm.admin import policy_targets
 from cpm.admin.base import BAD, GOOD, IDLE, POOR, ServiceAdmin, ServiceForm, actor_of, given, link, table
 from cpm.flows.s3 import operation
 from cpm.lib.errors import NotFound
@@ -74,14 +75,6 @@ class PolicyForm(ServiceForm):
         self.fields["schedule_list"].queryset = rows  # type: ignore[attr-defined]
         if self.instance.pk:
             self.initial["schedule_list"] = list(self.instance.schedules.values_list("pk", flat=True))
-
-
-class TargetForm(forms.Form):
-    kind = forms.ChoiceField(choices=[("instance", "Instance"), ("volume", "Volume")])
-    region = forms.ChoiceField(choices=lambda: [(name, name) for _, name in _regions()])
-    resource_id = forms.CharField(
-        label="AWS id", help_text="Such as i-0123456789abcdef0 or vol-0123456789abcdef0."
-    )
 
 
 class RemoveTargetForm(forms.Form):
@@ -261,14 +254,7 @@ class PolicyAdmin(ServiceAdmin):
         policy = self.found(request, object_id)
 
         def add(data: dict[str, Any]) -> None:
-            service = targets.add_instance if data["kind"] == "instance" else targets.add_volume
-            service(
-                actor=actor_of(request),
-                policy=policy,
-                region=data["region"],
-                resource_id=data["resource_id"].strip(),
-                now=timezone.now(),
-            )
+            policy_targets.add(actor=actor_of(request), policy=policy, data=data, now=timezone.now())
 
         return self.act(
             request,
@@ -276,7 +262,7 @@ class PolicyAdmin(ServiceAdmin):
             title="Add target",
             text=f"Put an AWS resource under {policy.name}. AWS is asked whether it exists.",
             done="The target was added.",
-            form=TargetForm,
+            form=policy_targets.TargetForm,
             do=add,
         )
 

@@ -15,14 +15,18 @@ from cpm.lib.states import (
     StepState,
 )
 from cpm.models import Backup, Job, Recovery, Snapshot, Step
+from cpm.resources.registry import kind_label
 
 _DR_RUNNING = {DrStatus.PENDING, DrStatus.IN_PROGRESS}
 _RECOVERING = {
     "recover.plan_instance": "Plan the instance",
     "recover.plan_volume": "Plan the volume",
+    "recover.plan_whole": "Plan the recovery",
     "recover.share": "Share with the account",
     "recover.copy": "Copy a snapshot",
     "recover.copy_image": "Copy the image",
+    "recover.whole_copy": "Copy the snapshot",
+    "recover.whole": "Restore",
     "recover.image": "Make an image",
     "recover.s3_retrieve": "Retrieve from the archive",
     "recover.s3_write": "Write a snapshot from S3",
@@ -80,7 +84,7 @@ def s3_words(backup: Backup) -> tuple[str, str]:
 def _of_snapshot(snapshot: Snapshot) -> Bar:
     done = snapshot.status == SnapshotStatus.COMPLETED
     words = snapshot.error or SnapshotStatus(snapshot.status).label
-    label = f"{SnapshotKind(snapshot.kind).label} {snapshot.source_id} ({snapshot.region})"
+    label = f"{kind_label(snapshot.kind)} {snapshot.source_id} ({snapshot.region})"
     return Bar(f"s{snapshot.pk}", label, 100 if done else snapshot.progress, words)
 
 

@@ -1,4 +1,4 @@
-"""`cpm recover`: bring a volume or an instance back."""
+"""`cpm recover`: bring a volume, an instance, or a database, table or file system back."""
 
 from collections.abc import Callable
 from typing import Annotated, Any
@@ -7,13 +7,14 @@ import typer
 from django.utils import timezone
 
 from cpm import permissions
-from cpm.commands import pictures
+from cpm.commands import pictures, takes
 from cpm.commands.terminal import AsUser, Watch, acting, console, failed, guarded, watch
 from cpm.models import Account, Actor, Recovery, Region, Snapshot
+from cpm.resources.registry import WHOLE_BY_KIND, kind_label
 from cpm.services import recoveries
 
 app = typer.Typer()
-recover = typer.Typer(no_args_is_help=True, help="Recover a volume or an instance from a backup.")
+recover = typer.Typer(no_args_is_help=True, help="Recover from a backup.")
 app.add_typer(recover, name="recover")
 
 BackupId = Annotated[int, typer.Argument(help="Id of the backup, as in `cpm backups`.")]
@@ -115,6 +116,28 @@ def instance(
     }
     service = recoveries.recover_instance_from_s3 if from_s3 else recoveries.recover_instance
     _start(service, actor, _snapshot(actor, backup_id, snapshot_id), request, watch_it)
+
+
+@recover.command()
+@guarded
+def resource(
+    backup_id: BackupId,
+    snapshot_id: SnapshotId,
+    options: Annotated[
+        list[str] | None, typer.Option("--set", help="NAME=VALUE; without any, the names are shown. Repeatable.")
+    ] = None,
+    to_account: ToAccount = None,
+    watch_it: Watch = False,
+    user: AsUser = "",
+) -> None:
+    """Make a database, cluster, table or file system again from its snapshot."""
+    actor = acting(user)
+    snapshot = _snapshot(actor, backup_id, snapshot_id)
+    kind = WHOLE_BY_KIND.get(snapshot.kind)
+    if kind is None:
+        raise failed(f"This is the record of another kind: {kind_label(snapshot.kind)}. See `cpm recover --help`.")
+    request = takes.read(kind.noun, kind.recover_takes, options or [])
+    _start(recoveries.recover_whole, actor, snapshot, {**_where(actor, None, to_account, None), **request}, watch_it)
 
 
 def _s3(from_s3: bool, key: str | None, retrieval: str | None, days: int | None) -> dict[str, Any]:

@@ -131,6 +131,39 @@ class RecoveryType(LabelledEnum):
     EFS = "E", "EFS"
 
 
+class EfsExpiry(LabelledEnum):
+    """When a backup of a file system ends. M is months here, unlike in schedules."""
+
+    POLICY = "P", "Policy Generations"
+    NEVER = "N", "Never"
+    DAYS = "D", "Days after creation"
+    WEEKS = "W", "Weeks after creation"
+    MONTHS = "M", "Month after creation"
+    YEARS = "Y", "Years after creation"
+
+
+class EfsColdStorage(LabelledEnum):
+    """When a backup of a file system moves to cold storage."""
+
+    NEVER = "N", "Never"
+    DAYS = "D", "Days after creation"
+    WEEKS = "W", "Weeks after creation"
+    MONTHS = "M", "Month after creation"
+    YEARS = "Y", "Years after creation"
+
+
+class EfsPerformance(LabelledEnum):
+    GENERAL_PURPOSE = "generalPurpose", "General Purpose"
+    MAX_IO = "maxIO", "Max I/O"
+
+
+class EfsTarget(LabelledEnum):
+    """Where a file system is restored to."""
+
+    NEW = "N", "New"
+    ORIGINAL = "O", "Original"
+
+
 class Severity(LabelledEnum):
     INFO = "I", "Info"
     WARNING = "W", "Warning"

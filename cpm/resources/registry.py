@@ -7,9 +7,17 @@ from cpm.resources.base import ResourceType
 from cpm.resources.dynamodb_table import DynamoDbTable
 from cpm.resources.ebs_volume import EbsVolume
 from cpm.resources.ec2_instance import Ec2Instance
+from cpm.resources.efs_file_system import EfsFileSystem
+from cpm.resources.rds_cluster import RdsCluster
+from cpm.resources.rds_database import RdsDatabase
 from cpm.resources.whole import WholeResource
 
-WHOLE: tuple[WholeResource, ...] = (DynamoDbTable(),)
+WHOLE: tuple[WholeResource, ...] = (
+    RdsDatabase(),
+    RdsCluster(),
+    DynamoDbTable(),
+    EfsFileSystem(),
+)
 """The types that AWS snapshots as a whole."""
 
 TYPES: tuple[ResourceType, ...] = (Ec2Instance(), EbsVolume(), *WHOLE)

@@ -2,5 +2,16 @@
 
 from tests.domain.whole_examples.base import Example
 from tests.domain.whole_examples.dynamodb_table import TableExample
+from tests.domain.whole_examples.efs_file_system import FileSystemExample
+from tests.domain.whole_examples.rds_cluster import AuroraExample
+from tests.domain.whole_examples.rds_database import RdsExample
 
-EXAMPLES: dict[str, Example] = {example.key: example for example in (TableExample(),)}
+EXAMPLES: dict[str, Example] = {
+    example.key: example
+    for example in (
+        RdsExample(),
+        AuroraExample(),
+        TableExample(),
+        FileSystemExample(),
+    )
+}

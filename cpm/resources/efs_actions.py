@@ -1,0 +1,36 @@
+"""What backing up, copying, deleting and restoring EFS file systems calls, and why."""
+
+from cpm.aws.iam_policy import Condition, IamAction
+
+SYSTEMS = "arn:{partition}:elasticfilesystem:*:*:file-system/*"
+VAULTS = "arn:{partition}:backup:*:*:backup-vault:*"
+POINTS = "arn:{partition}:backup:*:*:recovery-point:*"
+ROLES = "arn:{partition}:iam::*:role/*"
+TO_AWS_BACKUP: Condition = {"StringEquals": {"iam:PassedToService": "backup.amazonaws.com"}}
+
+ACTIONS = (
+    IamAction("elasticfilesystem:DescribeFileSystems", "backup", "finds the file systems of a policy", SYSTEMS),
+    IamAction("backup:StartBackupJob", "backup", "backs up file systems", VAULTS),
+    IamAction("backup:TagResource", "backup", "tags recovery points, and marks outdated copies", POINTS),
+    IamAction("backup:ListTags", "backup", "finds what an interrupted backup has made", POINTS),
+    IamAction("backup:ListBackupJobs", "backup", "waits until backups are complete"),
+    IamAction("backup:ListRecoveryPointsByBackupVault", "backup", "learns when recovery points expire", VAULTS),
+    IamAction("iam:PassRole", "backup", "lets AWS Backup work with its role", ROLES, TO_AWS_BACKUP),
+    IamAction("backup:DescribeBackupJob", "retention", "finds what an aborted backup has made"),
+    IamAction("backup:StopBackupJob", "retention", "stops aborted backups of file systems"),
+    IamAction("backup:DeleteRecoveryPoint", "retention", "deletes outlived backups of file systems", POINTS),
+    IamAction("backup:DescribeRecoveryPoint", "retention", "makes sure that a backup is deleted", POINTS),
+    IamAction("backup:StartCopyJob", "dr copies", "copies to another region or account", POINTS),
+    IamAction("backup:ListCopyJobs", "dr copies", "waits until copies are complete"),
+    IamAction("backup:DescribeCopyJob", "dr copies", "waits for the end of an aborted copy"),
+    IamAction("iam:PassRole", "dr copies", "lets AWS Backup work with its role", ROLES, TO_AWS_BACKUP),
+    IamAction("backup:DescribeRecoveryPoint", "recovery", "makes sure that there is a backup to recover", POINTS),
+    IamAction("backup:StartRestoreJob", "recovery", "restores file systems", POINTS),
+    IamAction("backup:DescribeRestoreJob", "recovery", "waits until a file system is restored"),
+    IamAction("backup:ListRestoreJobs", "recovery", "waits until many file systems are restored"),
+    IamAction("backup:GetRestoreJobMetadata", "recovery", "finds what an interrupted recovery has started"),
+    IamAction("iam:PassRole", "recovery", "lets AWS Backup work with its role", ROLES, TO_AWS_BACKUP),
+    IamAction("elasticfilesystem:DescribeFileSystems", "recovery", "looks whether the original exists", SYSTEMS),
+    IamAction("elasticfilesystem:TagResource", "recovery", "gives a recovered file system its tags", SYSTEMS),
+    IamAction("elasticfilesystem:DeleteFileSystem", "recovery", "removes that of an aborted recovery", SYSTEMS),
+)

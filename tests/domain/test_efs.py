@@ -1,0 +1,196 @@
+"""What is particular to EFS file systems and AWS Backup; what all whole types have in common is in `test_whole_resources`."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from cpm.flows.cleanup import retention
+from cpm.lib.errors import ValidationFailed
+from cpm.lib.states import BackupStatus, RecoveryStatus, SnapshotStatus
+from cpm.models import Recovery, Snapshot, Target
+from cpm.services import backup_deletion, backups, recoveries, targets
+from tests.domain.whole_examples.base import snapshot_of
+from tests.domain.whole_examples.efs_file_system import VAULT, FileSystemExample
+from tests.domain.world import World
+
+pytestmark = pytest.mark.django_db(transaction=True)
+example = FileSystemExample()
+
+
+def protect(world: World, name: str = "orders", policy: Any = None, **options: Any) -> Target:
+    target = example.protect(world, example.make(world, name), policy)
+    return targets.update_whole(actor=world.actor, target=target, options=options)
+
+
+def begin(world: World, snapshot: Snapshot, **request: Any) -> Recovery:
+    return recoveries.recover_whole(
+        actor=world.actor, snapshot=snapshot, request=request, credentials=None, now=world.now()
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "field"),
+    [
+        ({"backup_vault_name": "no.dots"}, "backup_vault_name"),
+        ({"backup_iam_role_arn": "backup"}, "backup_iam_role_arn"),
+        ({"expire_option": "D", "expire_option_value": 0}, "expire_option_value"),
+        ({"move_to_cold_storage_option": "Y", "move_to_cold_storage_option_value": 101},
+         "move_to_cold_storage_option_value"),
+        ({"expire_option": "M", "expire_option_value": 3, "move_to_cold_storage_option": "D"}, "expire_option_value"),
+    ],
+)  # fmt: skip
+def test_options_that_aws_backup_would_refuse_are_refused(world: World, options: dict[str, Any], field: str) -> None:
+    target = protect(world)
+    before = target.options
+
+    with pytest.raises(ValidationFailed) as refused:
+        targets.update_whole(actor=world.actor, target=target, options=options)
+
+    target.refresh_from_db()
+    assert set(refused.value.errors) == {field}
+    assert target.options == before
+
+
+def test_a_backup_tells_when_it_moves_to_cold_storage_and_when_it_expires(world: World) -> None:
+    target = protect(
+        world, expire_option="M", expire_option_value=4, move_to_cold_storage_option="D",
+        move_to_cold_storage_option_value=30,
+    )  # fmt: skip
+
+    world.back_up(target.policy, status=BackupStatus.SUCCESSFUL)
+
+    row = snapshot_of(target)
+    point = world.aws.client("backup").describe_recovery_point(BackupVaultName=VAULT, RecoveryPointArn=row.aws_id)
+    assert point["Lifecycle"] == {"MoveToColdStorageAfterDays": 30, "DeleteAfterDays": 120}
+    expires = datetime.fromisoformat(row.details["expire_time"])
+    assert expires == point["CalculatedLifecycle"]["DeleteAt"].astimezone(UTC).replace(microsecond=0)
+    assert expires - datetime.fromisoformat(row.details["move_to_cold_storage_time"]) == timedelta(days=90)
+    assert row.details["performance_mode"] == "maxIO" and row.details["original_kms_key_id"].startswith("arn:")
+
+
+def test_retention_leaves_what_has_a_lifetime_of_its_own_until_it_is_over(world: World) -> None:
+    policy = world.policy(generations=1)
+    follows = protect(world, "follows", policy)
+    never = protect(world, "never", policy, expire_option="N")
+    days = protect(world, "days", policy, expire_option="D", expire_option_value=7)
+    old = world.back_up(policy, status=BackupStatus.SUCCESSFUL)
+    rows = {target.pk: old.snapshots.get(target=target) for target in (follows, never, days)}
+
+    world.back_up(policy, status=BackupStatus.SUCCESSFUL)
+
+    for row in rows.values():
+        row.refresh_from_db()
+    assert rows[follows.pk].status == SnapshotStatus.DELETED
+    assert {rows[never.pk].status, rows[days.pk].status} == {SnapshotStatus.COMPLETED}
+    assert {rows[never.pk].aws_id, rows[days.pk].aws_id} < example.snapshots(world)
+    recovered = begin(world, rows[never.pk])
+    world.run()
+    recovered.refresh_from_db()
+    assert recovered.status == RecoveryStatus.SUCCESSFUL, recovered.outcome
+
+    over = {**rows[days.pk].details, "expire_time": "2020-01-01T00:00:00Z"}
+    Snapshot.objects.filter(pk=rows[days.pk].pk).update(details=over)
+    retention.request(now=world.now())
+    world.run()
+    backup_deletion.delete_snapshot(actor=world.actor, snapshot=rows[never.pk])
+    world.run()
+
+    old.refresh_from_db()
+    assert old.deleted_at is not None and old.snapshots.exclude(status=SnapshotStatus.DELETED).count() == 0
+    assert len(example.snapshots(world)) == 3
+
+
+def test_a_vault_that_does_not_exist_is_named(world: World) -> None:
+    target = protect(world, backup_vault_name="Default")
+
+    world.back_up(target.policy, status=BackupStatus.FAILED)
+
+    assert "[backup_vault_missing]" in snapshot_of(target).error
+
+
+def test_a_vault_that_is_closed_or_a_deletion_that_aws_only_pretends_deletes_no_record(world: World) -> None:
+    target = protect(world)
+    world.back_up(target.policy, status=BackupStatus.SUCCESSFUL)
+    row = snapshot_of(target)
+    Snapshot.objects.filter(pk=row.pk).update(details={**row.details, "backup_vault_name": "elsewhere"})
+
+    backup_deletion.delete_snapshot(actor=world.actor, snapshot=row)
+    world.run()
+
+    row.refresh_from_db()
+    assert row.status == SnapshotStatus.COMPLETED
+    assert "[backup_vault_missing_or_closed]" in row.error
+
+
+def test_an_aborted_backup_leaves_no_recovery_point(world: World) -> None:
+    target = protect(world)
+    world.aws.timing(backup_job_seconds=5.0)
+
+    backup = backups.start(actor=world.actor, policy=target.policy, now=world.now())
+    while not world.aws.client("backup").list_backup_jobs()["BackupJobs"]:
+        assert world.work()
+    backups.abort(actor=world.actor, backup=backup)
+    world.run()
+
+    assert example.snapshots(world) == set()
+    assert {job["State"] for job in world.aws.client("backup").list_backup_jobs()["BackupJobs"]} == {"ABORTED"}
+
+
+def test_restoring_into_the_original_adds_a_folder_and_never_removes_the_original(world: World) -> None:
+    target = protect(world)
+    world.back_up(target.policy, status=BackupStatus.SUCCESSFUL)
+    id = target.aws_resource_id
+    example.change(world, id)
+    changed = set(world.aws.control("GET", f"/efs/{id}/files").items())
+
+    recovery = begin(world, snapshot_of(target), target_efs="O")
+    world.run()
+    world.aws.timing(backup_job_seconds=0.5)
+    aborted = begin(world, snapshot_of(target), target_efs="O")
+    while not world.aws.client("backup").list_restore_jobs(ByStatus="PENDING")["RestoreJobs"]:
+        assert world.work()
+    world.abort(aborted)
+    world.run()
+
+    recovery.refresh_from_db()
+    assert (recovery.status, recovery.recovered_resource_ids) == (RecoveryStatus.SUCCESSFUL, f"{id} (original: {id})")
+    files = world.aws.control("GET", f"/efs/{id}/files")
+    restored = sorted(path.split("/", 1)[1] for path in files if path.startswith("aws-backup-restore_"))
+    assert changed < set(files.items()) and restored[:2] == ["orders/1.txt", "readme"]
+    assert example.resources(world) == {id}
+    assert example.tags(world, id) == {"team": "shop", "Name": "orders"}
+
+
+def test_a_restore_whose_answer_was_never_stored_is_found_and_removed(world: World) -> None:
+    target = protect(world)
+    world.back_up(target.policy, status=BackupStatus.SUCCESSFUL)
+    world.aws.fault(service="backup", action="StartRestoreJob", lost_response=True)
+
+    recovery = begin(world, snapshot_of(target))
+    while len(example.resources(world)) == 1:
+        assert world.work()
+    world.abort(recovery)
+    world.run()
+
+    assert example.resources(world) == {target.aws_resource_id}
+
+
+@pytest.mark.parametrize(
+    ("request_", "field"),
+    [
+        ({"encryption_key": "alias/shop"}, "encryption_key"),
+        ({"encryption_key": "arn:aws:kms:us-east-1:123456789012:key/none"}, "encryption_key"),
+        ({"iam_role_arn": "arn:aws:iam::999999999999:role/backup"}, "iam_role_arn"),
+        ({"target_efs": "O", "performance_mode": "generalPurpose"}, "performance_mode"),
+    ],
+)
+def test_a_recovery_that_cannot_work_is_refused(world: World, request_: dict[str, Any], field: str) -> None:
+    target = protect(world)
+    world.back_up(target.policy, status=BackupStatus.SUCCESSFUL)
+
+    with pytest.raises(ValidationFailed) as refused:
+        begin(world, snapshot_of(target), **request_)
+
+    assert set(refused.value.errors) == {field}
+    assert not Recovery.objects.exists()
