@@ -11,15 +11,16 @@ from cpm.demo.errors import DemoFailed
 from cpm.demo.kinds import KINDS
 from cpm.demo.kinds.base import Content, Kind, Place
 from cpm.demo.proofs import Proof
+from cpm.demo.protection import Protection
 from cpm.demo.recovery import Running
 from cpm.demo.rest import Json, Rest
-from cpm.demo.rounds import RUNNING, SUCCESSFUL
+from cpm.demo.rounds import COMPLETED, RUNNING, SUCCESSFUL
 from cpm.demo.waiting import Patience
 
 POLICY = "everything-else"
 MADE_WITHIN, BACKED_UP_WITHIN, DELETED_WITHIN = 60, 90, 60
-COMPLETED = "completed"
-AGAIN = "-again"
+COPYING = {"P", "I"}
+DONE = "completed"
 # What resources hold when they are backed up, and what is put into them afterwards.
 BACKED_UP, LATER = 1, 2
 
@@ -33,30 +34,46 @@ class Resource:
     id: str
     content: Content
 
-    @property
-    def new_name(self) -> str:
-        return self.id + AGAIN
-
     def __str__(self) -> str:
         return f"{self.kind.noun} {self.id}"
+
+
+@dataclass(frozen=True)
+class Wish:
+    """A resource that is to come back at a place, from a record of that list of its backup."""
+
+    of: Resource
+    listed: str
+    place: Place
+
+    @property
+    def new_name(self) -> str:
+        return f"{self.of.kind.name}-again"
+
+    def __str__(self) -> str:
+        where = "" if self.place == self.of.place else f", from its copy in {self.place.region}"
+        return f"{self.of}{where}"
 
 
 @dataclass(frozen=True)
 class Recovered:
     """What has come back of one."""
 
-    of: Resource
+    wish: Wish
     id: str
     proof: Proof
 
 
-def build(place: Place, patience: Patience, kinds: Sequence[Kind] = KINDS) -> list[Resource]:
-    """One resource of each kind, with content."""
-    made = [(kind, kind.make(place)) for kind in kinds]
+def build(home: Place, dr: Place, patience: Patience, kinds: Sequence[Kind] = KINDS) -> list[Resource]:
+    """One resource of each kind, with content, and what its copies need at the other place."""
+    for kind in kinds:
+        kind.prepare(home)
+        kind.prepare(dr)
+    made = [(kind, kind.make(home)) for kind in kinds]
     for kind, id in made:
-        _until_ready(kind, place, id, patience)
-        kind.fill(place, id, BACKED_UP)
-    return [Resource(kind, place, id, kind.content(place, id)) for kind, id in made]
+        _until_ready(kind, home, id, patience)
+        kind.fill(home, id, BACKED_UP)
+    return [Resource(kind, home, id, kind.content(home, id)) for kind, id in made]
 
 
 def _until_ready(kind: Kind, place: Place, id: str, patience: Patience) -> None:
@@ -65,45 +82,59 @@ def _until_ready(kind: Kind, place: Place, id: str, patience: Patience) -> None:
     )
 
 
-def protect(rest: Rest, account: int, resources: Sequence[Resource]) -> int:
-    """A policy with all of them; its id."""
-    policy: int = rest.post("policies/", name=POLICY, account=account, generations=1, enabled=True)["id"]
+# -- backup -------------------------------------------------------------------------------------------------
+
+
+def protect(rest: Rest, protection: Protection, resources: Sequence[Resource], dr: Place) -> int:
+    """A policy with all of them, with copies in the region for DR of those that AWS can copy; its id."""
+    policy: int = rest.post(
+        "policies/", name=POLICY, account=protection.account, generations=1, enabled=True
+    )["id"]
     for one in resources:
         wanted = {one.kind.id_field: one.id, **one.kind.options()}
         rest.post(f"policies/{policy}/targets/{one.kind.key}/", aws_region=one.place.region, **wanted)
+    region = protection.region_ids[dr.region]
+    rest.put(f"policies/{policy}/dr/", dr_enabled=True, dr_frequency=1, dr_regions=[region])
     return policy
 
 
 def back_up(
     rest: Rest, policy: int, resources: Sequence[Resource], display: Display, patience: Patience
 ) -> Json:
-    """Runs the policy now; its backup, once that is over. Raises DemoFailed unless all of it is successful."""
+    """Runs the policy now; its backup, once it and its copies are over. Raises DemoFailed unless all are successful."""
     rest.post(f"policies/{policy}/backups/")
 
     def over() -> Json | None:
         (backup,) = rest.get("backups/", policy=policy)
-        rows = [_snapshot(rest, backup, one) for one in resources]
-        for one, row in zip(resources, rows, strict=True):
-            status = row["status"] if row else "waiting"
-            display.bar(f"Backup of {one}", 100 if status == COMPLETED else 0, status)
+        for one in resources:
+            for listed in filter(None, (one.kind.key, one.kind.dr_key)):
+                rows = _records(rest, backup, one, listed)
+                status = rows[0]["status"] if rows else "waiting"
+                what = "Backup" if listed == one.kind.key else "DR copy"
+                display.bar(f"{what} of {one}", 100 if status == DONE else 0, status)
         found: Json = backup
-        return None if found["status"] in RUNNING else found
+        return None if found["status"] in RUNNING or found["dr_status"] in COPYING else found
 
     backup = patience.until(f"the end of the backup of {POLICY}", over, within=BACKED_UP_WITHIN)
-    display.drop("Backup of ")
-    if backup["status"] != SUCCESSFUL:
+    display.drop("")
+    if (backup["status"], backup["dr_status"]) != (SUCCESSFUL, COMPLETED):
         logs = "\n".join(line["log"] for line in rest.get(f"backups/{backup['id']}/logs/"))
-        raise DemoFailed(f"the backup of {POLICY} ended with status {backup['status']}:\n{logs}")
+        raise DemoFailed(
+            f"the backup of {POLICY} ended with status {backup['status']}, DR {backup['dr_status']}:\n{logs}"
+        )
     return backup
 
 
-def _snapshot(rest: Rest, backup: Json, one: Resource) -> Json | None:
-    rows: list[Json] = rest.get(f"backups/{backup['id']}/snapshots/{one.kind.key}/")
-    return next((row for row in rows if row["backed_up_resource_id"] == one.id), None)
+def _records(rest: Rest, backup: Json, one: Resource, listed: str) -> list[Json]:
+    rows: list[Json] = rest.get(f"backups/{backup['id']}/snapshots/{listed}/")
+    return [row for row in rows if row["backed_up_resource_id"] == one.id]
+
+
+# -- loss ---------------------------------------------------------------------------------------------------
 
 
 def change(resources: Sequence[Resource]) -> list[Proof]:
-    """Puts other content into each, and proves that it is another: so only the backup has what was there before."""
+    """Puts other content into each, and proves that it is another: only the backup has what was there before."""
     proofs = []
     for one in resources:
         one.kind.fill(one.place, one.id, LATER)
@@ -124,44 +155,58 @@ def lose(resources: Sequence[Resource], patience: Patience) -> None:
     )
 
 
+# -- recovery -----------------------------------------------------------------------------------------------
+
+
+def wishes(resources: Sequence[Resource], dr: Place) -> list[Wish]:
+    """Each where it was, and each that has a copy for DR there too."""
+    here = [Wish(one, one.kind.key, one.place) for one in resources]
+    return here + [Wish(one, one.kind.dr_key, dr) for one in resources if one.kind.dr_key]
+
+
 def recover(
-    rest: Rest, backup: Json, resources: Sequence[Resource], display: Display, patience: Patience
+    rest: Rest, backup: Json, wanted: Sequence[Wish], display: Display, patience: Patience
 ) -> list[Recovered]:
     """Recovers all at once under new names, and compares what they hold with what was backed up."""
-    running = [_start(rest, backup, one) for one in resources]
+    running = [_start(rest, backup, wish) for wish in wanted]
 
     def show(rows: list[Json]) -> None:
-        for one, row in zip(resources, rows, strict=True):
-            status = one.kind.state(one.place, one.new_name)
+        for wish, row in zip(wanted, rows, strict=True):
+            kind = wish.of.kind
+            named = kind.wanted(wish.new_name)
+            status = kind.state(wish.place, wish.new_name) if named else ""
             over = row["status"] != recovery.RUNNING
-            display.bar(f"{one} -> {one.new_name}", 100 if over else 50 if status else 0, status.lower())
+            percent = 100 if over else 50 if status else 0
+            display.bar(f"{wish} -> {wish.new_name if named else 'a new one'}", percent, status.lower())
 
     ids = recovery.wait(rest, running, patience, show)
     display.drop("")
-    return [compare(one, id) for one, id in zip(resources, ids, strict=True)]
+    return [compare(wish, id) for wish, id in zip(wanted, ids, strict=True)]
 
 
-def _start(rest: Rest, backup: Json, one: Resource) -> Running:
-    row = _snapshot(rest, backup, one)
-    if row is None:
-        raise DemoFailed(f"CPM shows no snapshot of {one}")
-    wanted = one.kind.wanted(one.new_name)
-    made = rest.post(f"backups/{backup['id']}/snapshots/{one.kind.key}/{row['id']}/recover/", **wanted)
-    return Running(made["id"], str(one))
+def _start(rest: Rest, backup: Json, wish: Wish) -> Running:
+    rows = _records(rest, backup, wish.of, wish.listed)
+    if len(rows) != 1:
+        raise DemoFailed(f"CPM shows {len(rows)} records of {wish}, not one")
+    path = f"backups/{backup['id']}/snapshots/{wish.listed}/{rows[0]['id']}/recover/"
+    made = rest.post(path, **wish.of.kind.wanted(wish.new_name))
+    return Running(made["id"], str(wish))
 
 
-def compare(one: Resource, id: str) -> Recovered:
+def compare(wish: Wish, id: str) -> Recovered:
     """The recovered resource holds what the original held when it was backed up."""
-    found = one.kind.content(one.place, id)
-    claim = f"{one.kind.noun} {id}: {one.kind.compared} as in {one.id} at its backup"
-    return Recovered(one, id, Proof(claim, str(one.content), str(found)))
+    one = wish.of
+    found = one.kind.content(wish.place, id)
+    claim = f"{one.kind.noun} {id} in {wish.place.region}: {one.kind.compared} as in {one.id} at its backup"
+    return Recovered(wish, id, Proof(claim, str(one.content), str(found)))
 
 
 def table(recovered: Sequence[Recovered]) -> Table:
     """What came back, and whether it is the same."""
-    shown = Table("Type", "Original", "Recovered", "Compared by SHA-256", "Equal")
+    shown = Table("Type", "Original", "Recovered", "In", "Compared by SHA-256", "Equal")
     for one in recovered:
-        kind, amount = one.of.kind, one.of.content.amount
+        original = one.wish.of
+        compared = f"{original.kind.compared}: {original.content.amount}"
         equal = "yes" if one.proof.holds else "NO"
-        shown.add_row(kind.noun, one.of.id, one.id, f"{kind.compared}: {amount}", equal)
+        shown.add_row(original.kind.noun, original.id, one.id, one.wish.place.region, compared, equal)
     return shown

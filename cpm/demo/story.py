@@ -33,7 +33,11 @@ TIMING = {
     "copy_seconds": 8,
     "volume_seconds": 1,
     "instance_seconds": 3,
+    "database_seconds": 4,
+    "database_snapshot_seconds": 3,
     "table_seconds": 3,
+    "backup_job_seconds": 3,
+    "file_system_seconds": 2,
 }
 LEAD = timedelta(seconds=12)
 
@@ -63,7 +67,8 @@ class Story:
         account = self.aws.account_of(given.aws_access_key_id, given.aws_secret_access_key, home)
         self.display.chapter("A company in simulated AWS")
         self.world = world.build(self.aws, account, Regions(home, dr, dr_account), self.patience)
-        self.others = others.build(Place(self.aws, account, home), self.patience)
+        self.dr_place = Place(self.aws, account, dr)
+        self.others = others.build(Place(self.aws, account, home), self.dr_place, self.patience)
         self.aws.control("POST", "/timing", TIMING)
         self._introduce(self.world, self.others)
         # An open connection would keep the API from stopping at once.
@@ -231,13 +236,15 @@ class Story:
         self.display.chapter(
             "Every other kind of resource: backed up, deleted, and recovered under new names"
         )
-        policy = others.protect(self.rest, self.protection.account, resources)
+        policy = others.protect(self.rest, self.protection, resources, self.dr_place)
         self.display.say(f"Policy {others.POLICY} has one of each; it runs now.")
         backup = others.back_up(self.rest, policy, resources, self.display, self.patience)
         self._prove(*others.change(resources))
         others.lose(resources, self.patience)
         self.display.say("All of them are deleted; now each is recovered, all at once.")
-        recovered = others.recover(self.rest, backup, resources, self.display, self.patience)
+        recovered = others.recover(
+            self.rest, backup, others.wishes(resources, self.dr_place), self.display, self.patience
+        )
         self.display.console.print(others.table(recovered))
         self._prove(*(one.proof for one in recovered))
         nouns = ", ".join(one.kind.noun for one in resources)

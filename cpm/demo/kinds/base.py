@@ -2,12 +2,15 @@
 
 import hashlib
 import json
+import random
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from cpm.demo.aws import AwsAccount, SimulatedAws
 from cpm.demo.rest import Json
+
+DATABASE_BYTES = 1024 * 1024
 
 
 @dataclass(frozen=True)
@@ -48,15 +51,20 @@ class Kind(ABC):
 
     key: ClassVar[str]
     """The list of its targets under a policy, and of its snapshots under a backup."""
+    dr_key: ClassVar[str] = ""
+    """The list of its copies in other regions; empty where AWS makes none on demand."""
     noun: ClassVar[str]
+    name: ClassVar[str]
+    """Of the one in the demo."""
     id_field: ClassVar[str] = "aws_resource_id"
     """What REST calls the id of a new target, and of what a recovery is to make."""
     compared: ClassVar[str]
     """What of its content is compared."""
-    name: ClassVar[str]
-    """Of the one in the demo."""
     ready: ClassVar[str] = "available"
     """AWS's word for one that can be used."""
+
+    def prepare(self, place: Place) -> None:  # noqa: B027 (most kinds need nothing)
+        """Makes what backups or copies of it need there."""
 
     @abstractmethod
     def make(self, place: Place) -> str:
@@ -81,5 +89,21 @@ class Kind(ABC):
         return {}
 
     def wanted(self, name: str) -> Json:
-        """The body of a recovery under that name."""
+        """The body of a recovery under that name; empty where AWS gives the name."""
         return {self.id_field: name}
+
+
+class Database(Kind):
+    """A kind whose content is behind its ARN: the simulator runs no engines and takes bytes for tables and rows."""
+
+    compared = "every byte"
+
+    @abstractmethod
+    def arn(self, place: Place, id: str) -> str: ...
+
+    def fill(self, place: Place, id: str, version: int) -> None:
+        data = random.Random(f"{self.key} {version}").randbytes(DATABASE_BYTES)
+        place.aws.hold(f"/contents/{self.arn(place, id)}", data)
+
+    def content(self, place: Place, id: str) -> Content:
+        return Content.of_bytes(place.aws.held(f"/contents/{self.arn(place, id)}"))
