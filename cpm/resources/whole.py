@@ -85,7 +85,8 @@ class Restoring:
     """A resource that is to be made from a snapshot.
 
     `snapshot` is what to restore from (an id, or the ARN of a shared one), `request` the body of the recovery, `tags` what
-    the new resource is to carry, `earlier` the ids of what the stages before have made, `token` the same at every attempt.
+    the new resource is to carry, `earlier` the ids of what the stages before have made, `token` the same at every attempt; `since`
+    is when the stage first began.
     """
 
     snapshot: str
@@ -95,6 +96,7 @@ class Restoring:
     tags: Mapping[str, str]
     token: str
     earlier: Mapping[str, Any] = field(default_factory=dict)
+    since: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

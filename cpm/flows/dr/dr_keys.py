@@ -39,11 +39,7 @@ def choose(
     alias = alias_of(source_kms, key_id)
     if alias == default_alias:
         if cross_account:
-            raise NoKey(
-                f"The snapshot is encrypted with the default key {default_alias.removeprefix('alias/')}, which AWS does not"
-                " let other accounts use. Encrypt the source with a customer managed key and share that key with the DR"
-                " account."
-            )
+            raise unusable_elsewhere(default_alias)
         return Choice(None)
     found = _by_alias(target_kms, alias) or _by_tag(target_kms, {alias or "", key_id, key_id.rsplit("/", maxsplit=1)[-1]})
     if found:
@@ -54,6 +50,15 @@ def choose(
             f" alias, or tag one {TAG}={alias or key_id}, or let the security settings use the default key."
         )
     return Choice(None, fallback=True)
+
+
+def unusable_elsewhere(default_alias: str) -> NoKey:
+    """What an AWS managed key encrypts can be used by no other account."""
+    return NoKey(
+        f"The snapshot is encrypted with the default key {default_alias.removeprefix('alias/')}, which AWS does not"
+        " let other accounts use. Encrypt the source with a customer managed key and share that key with the DR"
+        " account."
+    )
 
 
 def alias_of(kms: AwsClient, key_id: str) -> str:

@@ -69,6 +69,8 @@ def grant(context: StepContext) -> Outcome:
     """Let the DR account restore the source for as long as it exists, and keep that in the record."""
     kind, source = _kind(context), _source(context)
     number = _number(context)
+    if kind.default_key_alias and _alias(context, source) == kind.default_key_alias:
+        return Failed(str(dr_keys.unusable_elsewhere(kind.default_key_alias)))
     kind.share(_aws(context, "source", kind.snapshots_in), source.aws_id, number)
     context.log(f"Account {number} may restore {source.aws_id} in {source.region}.")
 
@@ -169,6 +171,12 @@ def _key(context: StepContext, kind: WholeResource, source: Snapshot) -> str:
         default_alias=kind.default_key_alias,
     )
     return choice.key_id or kind.default_key_alias
+
+
+def _alias(context: StepContext, source: Snapshot) -> str:
+    """The alias of the key that encrypts the source; empty where there is none or it is not to be seen."""
+    key_id = source.details.get("kms_key_id")
+    return dr_keys.alias_of(_aws(context, "source", "kms"), key_id) if source.encrypted and key_id else ""
 
 
 def _kind(context: StepContext) -> WholeResource:

@@ -7,6 +7,7 @@ and is asked about until it is ready; those of one type, account and region are 
 import dataclasses
 import uuid
 from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
 from typing import Any
 
 from cpm.aws.errors import AlreadyExists, InUse, InvalidState, LimitReached, NotFound
@@ -41,6 +42,8 @@ from cpm.resources.registry import WHOLE_BY_KEY
 from cpm.resources.whole import Growing, Making, Restoring, Sides, WholeResource
 
 COPY = "copy"
+# What was just made may be busy with itself for a while before the next stage can be done to it.
+LONGEST_BUSY = timedelta(minutes=30)
 
 
 def plan(context: StepContext) -> Outcome:
@@ -154,7 +157,7 @@ def restore(context: StepContext) -> Outcome:
     """Start what this stage makes, and wait until it can be used."""
     kind, stage = _kind(context.payload), context.payload["stage"]
     client = aws(context, place_of(context.payload), kind.service_of(stage))
-    restoring = _restoring(context, context.payload, context.step_id)
+    restoring = _restoring(context, context.payload, context.step_id, context.lease.started_at)
 
     def find() -> list[str]:
         return kind.find_restored(client, restoring, stage)
@@ -168,7 +171,13 @@ def restore(context: StepContext) -> Outcome:
                 raise
             return found[0]
 
-    id = context.once(create=create, find=find)
+    try:
+        id = context.once(create=create, find=find)
+    except InvalidState as error:
+        if not restoring.earlier or context.now - context.lease.started_at > LONGEST_BUSY:
+            raise
+        context.forget_intent()
+        return polling.again(context.now, message=f"Waiting for AWS: {error.message}")
     return _state(context, kind.restored(client, [id], stage).get(id, Growing(absent=True)))
 
 
@@ -204,7 +213,7 @@ def remove_made(context: StepContext, step: Step) -> bool:
     if not ids and step.intent_at is not None:
         until_listed(context, step)
         client = aws(context, place, kind.service_of(stage))
-        ids = kind.find_restored(client, _restoring(context, step.payload, step.pk), stage)
+        ids = kind.find_restored(client, _restoring(context, step.payload, step.pk, step.started_at), stage)
     staying = {str(id): kind.stays(str(id), stage, request) for id in ids}
     for words in filter(None, staying.values()):
         context.warn(words)
@@ -228,7 +237,9 @@ def remove_copy(context: StepContext, step: Step) -> bool:
     return True
 
 
-def _restoring(context: StepContext, payload: Mapping[str, Any], step_id: int) -> Restoring:
+def _restoring(
+    context: StepContext, payload: Mapping[str, Any], step_id: int, since: datetime | None
+) -> Restoring:
     kind, recovery, row = _kind(payload), recovery_of(context), _row(context)
     assert row.account_id is not None
     snapshot = payload["snapshot"].get("id") or made(context, payload["snapshot"]["step"])
@@ -241,6 +252,7 @@ def _restoring(context: StepContext, payload: Mapping[str, Any], step_id: int) -
         tags=tags.with_source({**marks(context), tags.STEP: str(step_id)}, payload["labels"]),
         token=str(uuid.uuid5(server_id(), f"step {step_id}")),
         earlier=earlier,
+        since=since,
     )
 
 
