@@ -7,6 +7,7 @@ addresses, bodies and fields of them. Reading asks AWS nothing.
 from datetime import datetime
 from typing import Any, ClassVar
 
+from django.db.models.fields.json import KT
 from django.http.response import HttpResponseBase
 from django.urls import path
 from django.utils import timezone
@@ -69,7 +70,7 @@ COMMON_FIELDS = Fields(
 def shown(one: Shows) -> Field:
     """The field of an answer that a type declares."""
     if one.choices is not None:
-        return Choice(one.path, one.choices)
+        return Choice(KT(one.path) if "__" in one.path else one.path, one.choices)
     kinds: dict[type, type[Field]] = {str: Text, int: Integer, bool: Boolean, datetime: Moment}
     return kinds[one.holds](one.path)
 
