@@ -21,6 +21,7 @@ POLICY = "everything-else"
 MADE_WITHIN, BACKED_UP_WITHIN, DELETED_WITHIN = 60, 90, 60
 COPYING = {"P", "I"}
 DONE = "completed"
+DIFFERENT = "different content"
 # What resources hold when they are backed up, and what is put into them afterwards.
 BACKED_UP, LATER = 1, 2
 
@@ -108,10 +109,9 @@ def back_up(
         (backup,) = rest.get("backups/", policy=policy)
         for one in resources:
             for listed in filter(None, (one.kind.key, one.kind.dr_key)):
-                rows = _records(rest, backup, one, listed)
-                status = rows[0]["status"] if rows else "waiting"
                 what = "Backup" if listed == one.kind.key else "DR copy"
-                display.bar(f"{what} of {one}", 100 if status == DONE else 0, status)
+                for row in _records(rest, backup, one, listed):
+                    display.bar(f"{what} of {one}", 100 if row["status"] == DONE else 0, row["status"])
         found: Json = backup
         return None if found["status"] in RUNNING or found["dr_status"] in COPYING else found
 
@@ -133,15 +133,13 @@ def _records(rest: Rest, backup: Json, one: Resource, listed: str) -> list[Json]
 # -- loss ---------------------------------------------------------------------------------------------------
 
 
-def change(resources: Sequence[Resource]) -> list[Proof]:
+def change(resources: Sequence[Resource]) -> Proof:
     """Puts other content into each, and proves that it is another: only the backup has what was there before."""
-    proofs = []
     for one in resources:
         one.kind.fill(one.place, one.id, LATER)
-        different = one.kind.content(one.place, one.id).sha256 != one.content.sha256
-        told = "different content" if different else "the same content"
-        proofs.append(Proof(f"{one} changed after its backup", "different content", told))
-    return proofs
+    same = [str(one) for one in resources if one.kind.content(one.place, one.id).sha256 == one.content.sha256]
+    told = f"the same in {', '.join(same)}" if same else DIFFERENT
+    return Proof("After the backup other content was put into all of them", DIFFERENT, told)
 
 
 def lose(resources: Sequence[Resource], patience: Patience) -> None:
@@ -174,10 +172,11 @@ def recover(
         for wish, row in zip(wanted, rows, strict=True):
             kind = wish.of.kind
             named = kind.wanted(wish.new_name)
-            status = kind.state(wish.place, wish.new_name) if named else ""
+            status = kind.state(wish.place, wish.new_name).lower() if named else ""
             over = row["status"] != recovery.RUNNING
             percent = 100 if over else 50 if status else 0
-            display.bar(f"{wish} -> {wish.new_name if named else 'a new one'}", percent, status.lower())
+            name = wish.new_name if named else "a new one"
+            display.bar(f"{wish} -> {name}", percent, "" if over else status or "being restored")
 
     ids = recovery.wait(rest, running, patience, show)
     display.drop("")
@@ -203,10 +202,13 @@ def compare(wish: Wish, id: str) -> Recovered:
 
 def table(recovered: Sequence[Recovered]) -> Table:
     """What came back, and whether it is the same."""
-    shown = Table("Type", "Original", "Recovered", "In", "Compared by SHA-256", "Equal")
+    shown = Table()
+    for title, wraps in (("Type", True), ("Original", False), ("Recovered", False), ("SHA-256 of", False)):
+        shown.add_column(title, no_wrap=not wraps)
+    shown.add_column("Equal")
     for one in recovered:
-        original = one.wish.of
-        compared = f"{original.kind.compared}: {original.content.amount}"
+        original, place = one.wish.of, one.wish.place
+        where = "" if place == original.place else f"\nin {place.region}"
         equal = "yes" if one.proof.holds else "NO"
-        shown.add_row(original.kind.noun, original.id, one.id, one.wish.place.region, compared, equal)
+        shown.add_row(original.kind.noun, original.id, one.id + where, original.content.amount, equal)
     return shown

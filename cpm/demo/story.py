@@ -33,10 +33,10 @@ TIMING = {
     "copy_seconds": 8,
     "volume_seconds": 1,
     "instance_seconds": 3,
-    "database_seconds": 4,
-    "database_snapshot_seconds": 3,
-    "table_seconds": 3,
-    "backup_job_seconds": 3,
+    "database_seconds": 2,
+    "database_snapshot_seconds": 2,
+    "table_seconds": 2,
+    "backup_job_seconds": 2,
     "file_system_seconds": 2,
 }
 LEAD = timedelta(seconds=12)
@@ -233,22 +233,25 @@ class Story:
 
     def _every_other_kind(self, resources: Sequence[Resource]) -> None:
         """All in one policy, backed up once, changed, deleted, and recovered at once."""
-        self.display.chapter(
-            "Every other kind of resource: backed up, deleted, and recovered under new names"
-        )
+        self.display.chapter("Every other kind of resource: backed up, deleted, recovered under new names")
         policy = others.protect(self.rest, self.protection, resources, self.dr_place)
-        self.display.say(f"Policy {others.POLICY} has one of each; it runs now.")
+        self.display.say(
+            f"Policy {others.POLICY} has one of each, and copies to {self.dr_place.region} what AWS can copy. It runs now."
+        )
         backup = others.back_up(self.rest, policy, resources, self.display, self.patience)
-        self._prove(*others.change(resources))
+        self._prove(others.change(resources))
         others.lose(resources, self.patience)
-        self.display.say("All of them are deleted; now each is recovered, all at once.")
+        self.display.say(
+            "All of them were deleted. Now every backup and every copy is recovered, all at once."
+        )
         recovered = others.recover(
             self.rest, backup, others.wishes(resources, self.dr_place), self.display, self.patience
         )
         self.display.console.print(others.table(recovered))
         self._prove(*(one.proof for one in recovered))
-        nouns = ", ".join(one.kind.noun for one in resources)
-        self.facts.append(("Recovered too", f"{len(recovered)} under new names: {nouns}"))
+        copies = len(recovered) - len(resources)
+        told = f"1 of each of {len(resources)} other kinds; {copies} of them also from DR"
+        self.facts.append(("Recovered too", told))
 
     # -- proofs -------------------------------------------------------------------------------------------
 

@@ -37,7 +37,7 @@ class Content:
 
     @classmethod
     def of_bytes(cls, data: bytes) -> "Content":
-        return cls(f"{len(data)} bytes", hashlib.sha256(data).hexdigest())
+        return cls(f"{len(data) / 1024 / 1024:g} MiB", hashlib.sha256(data).hexdigest())
 
     @classmethod
     def of_parts(cls, word: str, parts: Any) -> "Content":
