@@ -68,8 +68,7 @@ class Recovered:
 def build(home: Place, dr: Place, patience: Patience, kinds: Sequence[Kind] = KINDS) -> list[Resource]:
     """One resource of each kind, with content, and what its copies need at the other place."""
     for kind in kinds:
-        kind.prepare(home)
-        kind.prepare(dr)
+        kind.prepare(home, dr)
     made = [(kind, kind.make(home)) for kind in kinds]
     for kind, id in made:
         _until_ready(kind, home, id, patience)
@@ -92,8 +91,7 @@ def protect(rest: Rest, protection: Protection, resources: Sequence[Resource], d
         "policies/", name=POLICY, account=protection.account, generations=1, enabled=True
     )["id"]
     for one in resources:
-        wanted = {one.kind.id_field: one.id, **one.kind.options()}
-        rest.post(f"policies/{policy}/targets/{one.kind.key}/", aws_region=one.place.region, **wanted)
+        rest.post(f"policies/{policy}/targets/{one.kind.key}/", **one.kind.target(one.place, one.id))
     region = protection.region_ids[dr.region]
     rest.put(f"policies/{policy}/dr/", dr_enabled=True, dr_frequency=1, dr_regions=[region])
     return policy
@@ -108,7 +106,7 @@ def back_up(
     def over() -> Json | None:
         (backup,) = rest.get("backups/", policy=policy)
         for one in resources:
-            for listed in filter(None, (one.kind.key, one.kind.dr_key)):
+            for listed in _lists(one.kind):
                 what = "Backup" if listed == one.kind.key else "DR copy"
                 for row in _records(rest, backup, one, listed):
                     display.bar(f"{what} of {one}", 100 if row["status"] == DONE else 0, row["status"])
@@ -123,6 +121,11 @@ def back_up(
             f"the backup of {POLICY} ended with status {backup['status']}, DR {backup['dr_status']}:\n{logs}"
         )
     return backup
+
+
+def _lists(kind: Kind) -> list[str]:
+    """The lists of a backup's records that have something of this kind."""
+    return [] if kind.mirror else [name for name in (kind.key, kind.dr_key) if name]
 
 
 def _records(rest: Rest, backup: Json, one: Resource, listed: str) -> list[Json]:
@@ -158,7 +161,7 @@ def lose(resources: Sequence[Resource], patience: Patience) -> None:
 
 def wishes(resources: Sequence[Resource], dr: Place) -> list[Wish]:
     """Each where it was, and each that has a copy for DR there too."""
-    here = [Wish(one, one.kind.key, one.place) for one in resources]
+    here = [Wish(one, one.kind.key, one.place) for one in resources if not one.kind.mirror]
     return here + [Wish(one, one.kind.dr_key, dr) for one in resources if one.kind.dr_key]
 
 
@@ -190,6 +193,11 @@ def _start(rest: Rest, backup: Json, wish: Wish) -> Running:
     path = f"backups/{backup['id']}/snapshots/{wish.listed}/{rows[0]['id']}/recover/"
     made = rest.post(path, **wish.of.kind.wanted(wish.new_name))
     return Running(made["id"], str(wish))
+
+
+def mirrored(resources: Sequence[Resource], dr: Place) -> list[Recovered]:
+    """What is there without a recovery, and whether it is what the original held when the policy ran."""
+    return [compare(Wish(one, "", dr), one.kind.mirror) for one in resources if one.kind.mirror]
 
 
 def compare(wish: Wish, id: str) -> Recovered:

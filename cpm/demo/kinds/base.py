@@ -63,8 +63,11 @@ class Kind(ABC):
     ready: ClassVar[str] = "available"
     """AWS's word for one that can be used."""
 
-    def prepare(self, place: Place) -> None:  # noqa: B027 (most kinds need nothing)
-        """Makes what backups or copies of it need there."""
+    mirror: ClassVar[str] = ""
+    """What CPM keeps equal to it at the place for DR; then there are no snapshots, and nothing is to be recovered."""
+
+    def prepare(self, home: Place, dr: Place) -> None:  # noqa: B027 (most kinds need nothing)
+        """Makes what its backups and its copies for DR need."""
 
     @abstractmethod
     def make(self, place: Place) -> str:
@@ -84,9 +87,9 @@ class Kind(ABC):
     @abstractmethod
     def delete(self, place: Place, id: str) -> None: ...
 
-    def options(self) -> Json:
-        """What its target is given beyond its id."""
-        return {}
+    def target(self, place: Place, id: str) -> Json:
+        """The body that puts it under a policy."""
+        return {"aws_region": place.region, self.id_field: id}
 
     def wanted(self, name: str) -> Json:
         """The body of a recovery under that name; empty where AWS gives the name."""

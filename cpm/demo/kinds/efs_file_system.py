@@ -28,12 +28,13 @@ class EfsFileSystem(Kind):
     name = "shop-files"
     compared = "every file"
 
-    def prepare(self, place: Place) -> None:
-        iam = place.client("iam")
+    def prepare(self, home: Place, dr: Place) -> None:
+        iam = home.client("iam")
         if unless_absent("NoSuchEntity", lambda: iam.get_role(RoleName=ROLE)) is None:
             trust = json.dumps(TRUST)
             iam.create_role(RoleName=ROLE, Path="/service-role/", AssumeRolePolicyDocument=trust)
-        place.client("backup").create_backup_vault(BackupVaultName=VAULT)
+        for place in (home, dr):
+            place.client("backup").create_backup_vault(BackupVaultName=VAULT)
 
     def make(self, place: Place) -> str:
         tags = [{"Key": "Name", "Value": self.name}]
@@ -58,8 +59,8 @@ class EfsFileSystem(Kind):
     def delete(self, place: Place, id: str) -> None:
         place.client("efs").delete_file_system(FileSystemId=id)
 
-    def options(self) -> Json:
-        return {"backup_vault_name": VAULT}
+    def target(self, place: Place, id: str) -> Json:
+        return {**super().target(place, id), "backup_vault_name": VAULT}
 
     def wanted(self, name: str) -> Json:
         return {}
