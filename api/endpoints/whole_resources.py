@@ -70,6 +70,7 @@ COMMON_FIELDS = Fields(
 def shown(one: Shows) -> Field:
     """The field of an answer that a type declares."""
     if one.choices is not None:
+        # The key of a JSON column as a text, which is what its emptiness is told by.
         return Choice(KT(one.path) if "__" in one.path else one.path, one.choices)
     kinds: dict[type, type[Field]] = {str: Text, int: Integer, bool: Boolean, datetime: Moment}
     return kinds[one.holds](one.path)

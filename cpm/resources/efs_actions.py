@@ -8,10 +8,11 @@ POINTS = "arn:{partition}:backup:*:*:recovery-point:*"
 ROLES = "arn:{partition}:iam::*:role/*"
 TO_AWS_BACKUP: Condition = {"StringEquals": {"iam:PassedToService": "backup.amazonaws.com"}}
 
+# Copy jobs are started and asked about where they come from; a DR account needs nothing for them but its vault's policy.
 ACTIONS = (
     IamAction("elasticfilesystem:DescribeFileSystems", "backup", "finds the file systems of a policy", SYSTEMS),
     IamAction("backup:StartBackupJob", "backup", "backs up file systems", VAULTS),
-    IamAction("backup:TagResource", "backup", "tags recovery points, and marks outdated copies", POINTS),
+    IamAction("backup:TagResource", "backup", "tags recovery points as ours", POINTS),
     IamAction("backup:ListTags", "backup", "finds what an interrupted backup has made", POINTS),
     IamAction("backup:ListBackupJobs", "backup", "waits until backups are complete"),
     IamAction("backup:ListRecoveryPointsByBackupVault", "backup", "learns when recovery points expire", VAULTS),
@@ -20,10 +21,10 @@ ACTIONS = (
     IamAction("backup:StopBackupJob", "retention", "stops aborted backups of file systems"),
     IamAction("backup:DeleteRecoveryPoint", "retention", "deletes outlived backups of file systems", POINTS),
     IamAction("backup:DescribeRecoveryPoint", "retention", "makes sure that a backup is deleted", POINTS),
-    IamAction("backup:StartCopyJob", "dr copies", "copies to another region or account", POINTS),
-    IamAction("backup:ListCopyJobs", "dr copies", "waits until copies are complete"),
-    IamAction("backup:DescribeCopyJob", "dr copies", "waits for the end of an aborted copy"),
-    IamAction("iam:PassRole", "dr copies", "lets AWS Backup work with its role", ROLES, TO_AWS_BACKUP),
+    IamAction("backup:StartCopyJob", "backup", "copies to another region or account", POINTS),
+    IamAction("backup:ListCopyJobs", "backup", "waits until copies are complete"),
+    IamAction("backup:DescribeCopyJob", "backup", "waits for the end of an aborted copy"),
+    IamAction("backup:TagResource", "dr copies", "marks outdated copies that may not be deleted", POINTS),
     IamAction("backup:DescribeRecoveryPoint", "recovery", "makes sure that there is a backup to recover", POINTS),
     IamAction("backup:StartRestoreJob", "recovery", "restores file systems", POINTS),
     IamAction("backup:DescribeRestoreJob", "recovery", "waits until a file system is restored"),

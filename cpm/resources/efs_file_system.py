@@ -37,6 +37,8 @@ BACKUP = "backup"
 # AWS's own name of the resource type in AWS Backup.
 TYPE = "EFS"
 GIB = 1 << 30
+GOING = ("deleting", "deleted")
+SYMMETRIC = "SYMMETRIC_DEFAULT"
 # Up to so many file systems are asked about one by one; of more, all are listed, a hundred a page.
 FEW = 10
 
@@ -290,9 +292,6 @@ class EfsFileSystem(WholeResource):
         return True
 
 
-GOING = ("deleting", "deleted")
-
-
 def _file_system(client: AwsClient, id: str) -> dict[str, Any] | None:
     try:
         found: list[dict[str, Any]] = client.call("DescribeFileSystems", FileSystemId=id)["FileSystems"]
@@ -349,9 +348,10 @@ def _key(held: Held, request: Mapping[str, Any], place: Place) -> str:
 
 def _usable(kms: AwsClient, key: str) -> bool:
     try:
-        return bool(kms.call("DescribeKey", KeyId=key)["KeyMetadata"]["Enabled"])
+        found = kms.call("DescribeKey", KeyId=key)["KeyMetadata"]
     except (NotFound, KmsUnusable, Invalid):
         return False
+    return bool(found["Enabled"] and found.get("KeySpec", SYMMETRIC) == SYMMETRIC)
 
 
 def _metadata(restoring: Restoring) -> dict[str, str]:

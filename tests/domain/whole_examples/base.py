@@ -24,7 +24,7 @@ class Example(ABC):
     # What must take a while for a recovery to be caught on its way (`simulator.timing`).
     timing: ClassVar[tuple[str, ...]]
     # So many resources are backed up at once for at most so many calls beside one for each.
-    many: ClassVar[int] = 30
+    many: ClassVar[int] = 12
     other_calls: ClassVar[int] = 40
 
     @abstractmethod

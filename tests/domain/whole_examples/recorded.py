@@ -12,7 +12,7 @@ from cpm.flows.identities import identity_of
 from cpm.lib.states import SnapshotStatus
 from cpm.models import Backup, Policy, Snapshot, Target
 from cpm.resources.fields import Shows
-from cpm.resources.whole import Held, Making, WholeResource
+from cpm.resources.whole import Held, Making, Place, WholeResource
 from tests import factories as make
 from tests.domain.whole_examples import EXAMPLES
 from tests.domain.whole_examples.base import REGION
@@ -39,8 +39,9 @@ def snapshot(world: World, kind: WholeResource, of: Target, backup: Backup) -> S
     """A snapshot that AWS has completed, recorded as a backup would."""
     aws, token = _client(world, kind.snapshots_in), str(uuid4())
     making = Making(
-        of.aws_resource_id, f"cpm-{token}", token, tags={"cpm": "yes"}, since=timezone.now(), options=of.options
-    )
+        of.aws_resource_id, f"cpm-{token}", token, tags={"cpm": "yes"}, since=timezone.now(), options=of.options,
+        place=Place(DEFAULT_ACCOUNT, REGION), details=of.details,
+    )  # fmt: skip
     aws_id = kind.create(aws, making)
     one = Held(aws_id, of.aws_resource_id, REGION, DEFAULT_ACCOUNT, of.details, started=timezone.now())
 
