@@ -204,7 +204,10 @@ def compare(wish: Wish, id: str) -> Recovered:
     """The recovered resource holds what the original held when it was backed up."""
     one = wish.of
     found = one.kind.content(wish.place, id)
-    claim = f"{one.kind.noun} {id} in {wish.place.region}: {one.kind.compared} as in {one.id} at its backup"
+    when = "synced" if one.kind.mirror else "backed up"
+    claim = (
+        f"{one.kind.noun} {id} in {wish.place.region}: {one.kind.compared} as in {one.id} when it was {when}"
+    )
     return Recovered(wish, id, Proof(claim, str(one.content), str(found)))
 
 

@@ -247,6 +247,7 @@ class Story:
         recovered = others.recover(
             self.rest, backup, others.wishes(resources, self.dr_place), self.display, self.patience
         )
+        recovered += others.mirrored(resources, self.dr_place)
         self.display.console.print(others.table(recovered))
         self._prove(*(one.proof for one in recovered))
         copies = len(recovered) - len(resources)

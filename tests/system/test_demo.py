@@ -61,7 +61,7 @@ def test_the_demo_proves_what_it_recovers(folder):
     assert re.search(r"proven .*/\S+ of orders at backup 1", told)
     assert re.search(r"Killed worker\d with SIGKILL", told)
     for kind in KINDS:
-        back = re.findall(rf"proven  {kind.noun} \S+ in \S+: {kind.compared} as in \S+ at its backup", told)
+        back = re.findall(rf"proven  {kind.noun} \S+ in \S+: {kind.compared} as in \S+ when it was", told)
         assert len(back) == (2 if kind.dr_key else 1), kind.noun
 
 
