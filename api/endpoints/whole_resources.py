@@ -31,6 +31,8 @@ from cpm.services import recoveries, targets
 ACCOUNT_IDS_AS_NUMBERS = frozenset({"rds_databases", "dr_rds_databases", "dr_rds_clusters"})
 # In these the filter `region` is a text, in the others a number.
 REGIONS_AS_TEXTS = frozenset({"dynamodb_tables"})
+# Of all lists of copies these alone can be narrowed to a user.
+COPIES_BY_USER = frozenset({"dr_efs"})
 # What a body calls the account to recover to, a text for some types; it is an id for all of them.
 ACCOUNT = "to_account"
 
@@ -175,7 +177,7 @@ def snapshots_of(kind: WholeResource, listed: str) -> type[OfKind]:
         "noun": noun,
         "fields": fields,
         "filters": {
-            **(DR_VOLUME_FILTERS if copies else VOLUME_FILTERS),
+            **(DR_VOLUME_FILTERS if copies and listed not in COPIES_BY_USER else VOLUME_FILTERS),
             **({"region": NAMED_REGION} if listed in REGIONS_AS_TEXTS else {}),
         },
         "operations": operations(noun, since=kind.dr_since if copies else kind.since_snapshots),

@@ -13,11 +13,12 @@ _CODES: dict[type[AwsError], str] = {
     errors.Throttled: """
         Throttling ThrottlingException ThrottledException RequestLimitExceeded RequestThrottled
         RequestThrottledException EC2ThrottledException TooManyRequestsException SlowDown
-        BandwidthLimitExceeded
+        BandwidthLimitExceeded DependentServiceRequestThrottlingFault
         PriorRequestNotComplete ProvisionedThroughputExceededException Client.RequestLimitExceeded
         SnapshotCreationPerVolumeRateExceeded TooManyUpdates""",
     errors.Denied: """
         UnauthorizedOperation Client.UnauthorizedOperation AccessDenied AccessDeniedException NotAuthorized
+        AccessToSnapshotDenied DependentServiceAccessDenied
         UnauthorizedException AuthorizationError OptInRequired Blocked PendingVerification AllAccessDisabled
         AccountProblem OpsItemAccessDeniedException""",
     errors.BadCredentials: """
@@ -30,6 +31,7 @@ _CODES: dict[type[AwsError], str] = {
     errors.RegionDisabled: "RegionDisabledException OptInRequiredForRegion",
     errors.LimitReached: """
         LimitExceeded LimitExceededException ServiceQuotaExceededException ResourceLimitExceeded
+        InsufficientClusterCapacity
         ResourceLimitExceededException ResourceCountExceeded ResourceCountLimitExceeded
         ConcurrentLimitExceededException ConcurrentSnapshotLimitExceeded PendingSnapshotLimitExceeded
         ConcurrentCreateImageLimitExceeded MaxSpotInstanceCountExceeded InsufficientInstanceCapacity
@@ -51,6 +53,8 @@ _CODES: dict[type[AwsError], str] = {
         UnsupportedParameter
         UnsupportedProtocol IdempotentParameterMismatch IdempotentInstanceTerminated
         EncryptedVolumesNotSupported
+        ClusterParameterGroupNotFound ClusterSecurityGroupNotFound SnapshotScheduleNotFound
+        HsmClientCertificateNotFoundFault HsmConfigurationNotFoundFault Ipv6CidrBlockNotFoundFault
         VolumeTypeNotAvailableInZone VPCIdNotSpecified VPCResourceNotSpecified MalformedQueryString
         PackedPolicyTooLarge UnknownPrincipalType.Unsupported DuplicateInstanceId UnsupportedPlatformType
         UnsupportedInstanceAttribute UnknownOperationException SnapshotCopyUnsupported.InterRegion
@@ -71,7 +75,7 @@ _CODES: dict[type[AwsError], str] = {
     errors.Unreachable: """
         InternalError InternalFailure InternalServerError InternalServerException InternalServiceError
         KMSInternalException DependencyTimeoutException DependencyFailureException ServiceUnavailable ServiceUnavailableException
-        Unavailable
+        Unavailable DependentServiceUnavailableFault
         RequestTimeout RequestTimeoutException ServiceException""",
 }
 _FAMILY = {code: family for family, codes in _CODES.items() for code in codes.split()}

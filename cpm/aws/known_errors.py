@@ -1,10 +1,16 @@
-"""The failures of AWS that people meet with backups, what they mean and what to do: one table in three files.
+"""The failures of AWS that people meet with backups, what they mean and what to do: one table in five files.
 
 The first entry that matches wins, so special cases stand before general ones. `docs/aws-errors.md` is written from
 here. An error that is not listed keeps its family's general advice.
 """
 
-from cpm.aws import known_errors_access, known_errors_backup, known_errors_databases, known_errors_resources
+from cpm.aws import (
+    known_errors_access,
+    known_errors_backup,
+    known_errors_databases,
+    known_errors_redshift,
+    known_errors_resources,
+)
 from cpm.aws.known_error import STATE, KnownError
 
 SECTIONS: dict[str, tuple[KnownError, ...]] = {
@@ -13,6 +19,7 @@ SECTIONS: dict[str, tuple[KnownError, ...]] = {
     "KMS keys": known_errors_access.KEYS,
     "Snapshots, AMIs and tags": known_errors_resources.SNAPSHOTS,
     "Recovered instances and volumes": known_errors_resources.RECOVERY,
+    "Redshift": known_errors_redshift.REDSHIFT,
     "Databases": known_errors_databases.DATABASES,
     "AWS Backup": known_errors_backup.BACKUPS,
     "S3": known_errors_resources.STORAGE,

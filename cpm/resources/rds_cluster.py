@@ -22,10 +22,8 @@ class RdsCluster(StorageCluster):
         engine = found.details["engine"]
         return "" if engine.startswith("aurora") else f"{found.id} is a cluster of {engine}, and not of Aurora."
 
-    def cluster_settings(self, held: Held, home: bool) -> dict[str, Any]:
-        group = str(held.details.get("cluster_parameter_group_name") or "")
-        own = {"DBClusterParameterGroupName": group} if home and group and not group.startswith("default.") else {}
-        return own | {"EnableIAMDatabaseAuthentication": bool(held.details.get("iam_authentication"))}
+    def cluster_settings(self, held: Held) -> dict[str, Any]:
+        return {"EnableIAMDatabaseAuthentication": bool(held.details.get("iam_authentication"))}
 
     def instance_settings(self, held: Held, home: bool) -> dict[str, Any]:
         group = str(held.details.get("parameter_group_name") or "")

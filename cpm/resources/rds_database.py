@@ -53,6 +53,7 @@ class RdsDatabase(WholeResource):
     key = "rds_databases"
     noun = "RDS database"
     service = "rds"
+    since = "1.0.0"
     id_pattern = rds.NAME
     details = (
         "database_arn", "engine", "engine_version", "status", "zone", "db_instance_class", "port", "publicly_accessible",

@@ -4,17 +4,21 @@ from collections.abc import Mapping
 
 from cpm.lib.states import SnapshotKind
 from cpm.resources.base import ResourceType
+from cpm.resources.docdb_cluster import DocDbCluster
 from cpm.resources.dynamodb_table import DynamoDbTable
 from cpm.resources.ebs_volume import EbsVolume
 from cpm.resources.ec2_instance import Ec2Instance
 from cpm.resources.efs_file_system import EfsFileSystem
 from cpm.resources.rds_cluster import RdsCluster
 from cpm.resources.rds_database import RdsDatabase
+from cpm.resources.redshift_cluster import RedshiftCluster
 from cpm.resources.whole import WholeResource
 
 WHOLE: tuple[WholeResource, ...] = (
     RdsDatabase(),
     RdsCluster(),
+    DocDbCluster(),
+    RedshiftCluster(),
     DynamoDbTable(),
     EfsFileSystem(),
 )

@@ -4,7 +4,7 @@ AWS: RDS API Reference; DocumentDB has the same calls, and the same IAM actions.
 made for it when it is available, as the writer of the original was.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 from cpm.aws.client import AwsClient
@@ -27,6 +27,7 @@ from cpm.resources.whole import (
     WholeResource,
 )
 
+Tags = Callable[[rds.Row], Mapping[str, str]]
 INSTANCE = "instance"
 CLUSTERS = "arn:{partition}:rds:*:*:cluster:*"
 DATABASES = "arn:{partition}:rds:*:*:db:*"
@@ -41,7 +42,7 @@ class StorageCluster(WholeResource):
     """What the types of such clusters have in common."""
 
     id_pattern = rds.NAME
-    details = (
+    details: ClassVar[Sequence[str]] = (
         "database_arn", "engine", "engine_version", "status", "zone", "db_instance_class", "port", "publicly_accessible",
         "capacity", "encrypted", "kms_key_id", "storage_type", "scaling", "subnet_group_name", "security_groups",
         "cluster_parameter_group_name", "parameter_group_name", "iam_authentication",
@@ -77,7 +78,7 @@ class StorageCluster(WholeResource):
     stages: ClassVar[Sequence[str]] = ("cluster", INSTANCE)
     dr = Dr.COPY
     default_key_alias = rds.DEFAULT_KEY
-    iam_actions = (
+    iam_actions: ClassVar[Sequence[IamAction]] = (
         IamAction("rds:DescribeDBClusters", "backup", "finds the clusters of a policy and what they look like"),
         IamAction("rds:DescribeDBInstances", "backup", "sees what the instances of clusters look like"),
         IamAction("rds:CreateDBClusterSnapshot", "backup", "backs up clusters", (CLUSTERS, SNAPSHOTS)),
@@ -131,7 +132,7 @@ class StorageCluster(WholeResource):
             )
         ]
 
-    def cluster_settings(self, held: Held, home: bool) -> dict[str, Any]:
+    def cluster_settings(self, held: Held) -> dict[str, Any]:
         """Parameters of a restored cluster that not all engines have."""
         return {}
 
@@ -142,14 +143,14 @@ class StorageCluster(WholeResource):
     # -- targets --------------------------------------------------------------------------------------------
 
     def describe(self, client: AwsClient, ids: Sequence[str]) -> dict[str, Described]:
+        return self.described(client, ids, lambda row: self.labels(client, row, row["DBClusterArn"]))
+
+    def described(self, client: AwsClient, ids: Sequence[str], tags: Tags) -> dict[str, Described]:
+        """Like `describe`, with the tags from elsewhere."""
         rows = {row["DBClusterIdentifier"]: row for row in _clusters(client, ids) if row["Status"] != "deleting"}
         writers = _writers(client, rows)
         return {
-            name: Described(
-                id=name,
-                tags=self.labels(client, row, row["DBClusterArn"]),
-                details=_details(row, writers.get(name, {})),
-            )
+            name: Described(id=name, tags=tags(row), details=_details(row, writers.get(name, {})))
             for name, row in rows.items()
         }
 
@@ -254,7 +255,8 @@ class StorageCluster(WholeResource):
             **({"StorageType": details["storage_type"]} if details.get("storage_type") else {}),
             **({"ServerlessV2ScalingConfiguration": details["scaling"]} if details.get("scaling") else {}),
             **rds.network(client, held, request, place).parameters,
-            **self.cluster_settings(held, rds.at_home(held, place)),
+            **(_parameter_group(held) if rds.at_home(held, place) else {}),
+            **self.cluster_settings(held),
         )
         return str(made["DBCluster"]["DBClusterIdentifier"])
 
@@ -342,6 +344,12 @@ def _class(held: Held, request: Mapping[str, Any]) -> str:
     return str(
         request.get("db_instance_class") or request.get("instance_type") or held.details.get("db_instance_class") or ""
     )
+
+
+def _parameter_group(held: Held) -> dict[str, str]:
+    """That of the original; AWS chooses a default one by itself."""
+    group = str(held.details.get("cluster_parameter_group_name") or "")
+    return {"DBClusterParameterGroupName": group} if group and not group.startswith("default.") else {}
 
 
 def _details(row: rds.Row, writer: rds.Row) -> dict[str, Any]:

@@ -32,7 +32,12 @@ NODE_TYPES = (
     "dc2.large", "dc2.8xlarge", "rg.large", "rg.xlarge", "rg.4xlarge", "rg.12xlarge",
     "ra3.large", "ra3.xlplus", "ra3.4xlarge", "ra3.16xlarge",
 )  # fmt: skip
-# AWS: the same, MasterUserPassword.
+# AWS: Redshift Management Guide, Clusters and nodes, storage quota of a node of several, in GiB.
+NODE_GIB = {
+    "dc2.large": 160, "dc2.8xlarge": 2560, "ra3.large": 8192, "ra3.xlplus": 32768, "ra3.4xlarge": 131072,
+    "ra3.16xlarge": 131072,
+}  # fmt: skip
+# AWS: Redshift API Reference, CreateCluster, MasterUserPassword.
 PASSWORD = re.compile(r"(?=.*[A-Z])(?=.*[a-z])(?=.*[0-9])[!-~]{8,64}")
 FORBIDDEN = frozenset("'\"\\/@")
 VERSION = "1.0"
@@ -155,6 +160,7 @@ def shown(item: Cluster) -> dict[str, Any]:
         "ClusterVersion": VERSION,
         "AllowVersionUpgrade": config.upgrades,
         "NumberOfNodes": config.nodes,
+        "TotalStorageCapacityInMegaBytes": config.nodes * NODE_GIB.get(config.node_type, 0) * 1024 or None,
         "PubliclyAccessible": config.public,
         "Encrypted": config.encrypted,
         "KmsKeyId": config.kms_key_id,

@@ -5,7 +5,10 @@ import re
 import pytest
 
 from cpm.aws.errors import Throttled
-from cpm.resources.registry import BY_KEY, TYPES
+from cpm.models import Actor
+from cpm.resources.registry import BY_KEY, TYPES, WHOLE
+from cpm.services import dashboards
+from tests import factories
 from tests.domain.fake_aws import FakeEc2, instance, volume
 
 EXAMPLES = {
@@ -60,3 +63,25 @@ def test_an_error_is_never_an_empty_answer(kind, ec2):
 def test_nothing_is_asked_about_nothing(kind, ec2):
     assert kind.describe(ec2.client(None, kind.service, "us-east-1"), []) == {}
     assert ec2.asked == []
+
+
+@pytest.mark.parametrize("kind", [kind for kind in WHOLE if kind.limit is not None], ids=lambda kind: kind.key)
+def test_a_type_keeps_what_its_limit_and_usage_add_up(kind):
+    assert kind.limit.summed in {"", *kind.details}
+
+
+@pytest.mark.django_db
+def test_every_type_counts_in_the_figures():
+    policy = factories.policy()
+    backup = factories.backup(policy)
+    for kind in TYPES:
+        factories.target(policy, resource_type=kind.key)
+    for whole in WHOLE:
+        factories.snapshot(backup, whole.kind, resource_type=whole.key)
+
+    figures = dashboards.state(actor=Actor.of(policy.user))
+
+    protected = {name: n for name, n in figures.items() if name.startswith("protected_")}
+    snapshots = {name: n for name, n in figures.items() if name.startswith("snapshots_")}
+    assert sum(protected.values()) == len(TYPES) and set(protected.values()) <= {0, 1}
+    assert sum(snapshots.values()) == len(WHOLE) and set(snapshots.values()) <= {0, 1}

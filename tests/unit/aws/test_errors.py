@@ -76,6 +76,12 @@ def answer(code, message="Something.", status=400, service="ec2", action="Create
         ("rds", "KMSKeyNotAccessibleFault", errors.KmsUnusable),
         ("ec2", "InternalError", errors.Unreachable),
         ("ec2", "Unavailable", errors.Unreachable),
+        ("redshift", "ClusterSnapshotNotFound", errors.NotFound),
+        ("redshift", "ClusterParameterGroupNotFound", errors.Invalid),
+        ("redshift", "AuthorizationAlreadyExists", errors.AlreadyExists),
+        ("redshift", "AccessToSnapshotDenied", errors.Denied),
+        ("redshift", "InsufficientClusterCapacity", errors.LimitReached),
+        ("redshift", "DependentServiceRequestThrottlingFault", errors.Throttled),
         ("ec2", "SomethingNew", errors.Unknown),
     ],
 )

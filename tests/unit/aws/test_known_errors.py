@@ -266,6 +266,34 @@ EXAMPLES = {
         ("rds", "RestoreDBInstanceFromDBSnapshot", "DBSubnetGroupNotFoundFault", "DBSubnetGroup 'x' not found."),
         ("redshift", "RestoreFromClusterSnapshot", "ClusterSubnetGroupNotFoundFault", "Subnet group 'x' not found."),
     ],
+    "redshift_cluster_busy": [
+        ("redshift", "CreateClusterSnapshot", "InvalidClusterState", "Cluster sales is paused."),
+    ],
+    "redshift_snapshot_shared": [
+        ("redshift", "DeleteClusterSnapshot", "InvalidClusterSnapshotState",
+         "The snapshot is not in the available state, or other accounts are authorized to access the snapshot."),
+    ],
+    "redshift_default_key_not_shareable": [
+        ("redshift", "AuthorizeSnapshotAccess", "UnsupportedOperation", "The requested operation isn't supported."),
+    ],
+    "redshift_shared_with_too_many": [
+        ("redshift", "AuthorizeSnapshotAccess", "AuthorizationQuotaExceeded", "The authorization quota has been reached."),
+    ],
+    "redshift_key_grants_used_up": [
+        ("redshift", "AuthorizeSnapshotAccess", "LimitExceededFault", "The encryption key has exceeded its grant limit."),
+    ],
+    "redshift_parameter_group_missing": [
+        ("redshift", "RestoreFromClusterSnapshot", "ClusterParameterGroupNotFound", "ParameterGroup not found: tuned"),
+    ],
+    "redshift_subnets_insufficient": [
+        ("redshift", "RestoreFromClusterSnapshot", "InvalidVPCNetworkStateFault", "The subnet group lacks the zone."),
+    ],
+    "redshift_restore_invalid": [
+        ("redshift", "RestoreFromClusterSnapshot", "InvalidRestore", "The restore is invalid."),
+    ],
+    "redshift_node_quota": [
+        ("redshift", "RestoreFromClusterSnapshot", "NumberOfNodesQuotaExceeded", "Too many nodes for the account."),
+    ],
     "database_copies_in_progress": [
         ("rds", "CopyDBSnapshot", "SnapshotQuotaExceeded", "Cannot copy more than 5 snapshots across regions"),
     ],
