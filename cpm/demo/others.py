@@ -52,7 +52,7 @@ class Wish:
         return f"{self.of.kind.name}-again"
 
     def __str__(self) -> str:
-        where = "" if self.place == self.of.place else f", from its copy in {self.place.region}"
+        where = "" if self.place == self.of.place else f", copy in {self.place.region}"
         return f"{self.of}{where}"
 
 

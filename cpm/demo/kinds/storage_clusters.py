@@ -1,4 +1,4 @@
-"""An Aurora cluster with one instance."""
+"""An Aurora cluster and a DocumentDB cluster, each with one instance; AWS has the same calls for both."""
 
 from typing import ClassVar
 
@@ -7,13 +7,11 @@ from cpm.demo.kinds.base import Database, Place
 from cpm.demo.rest import Json
 
 
-class AuroraCluster(Database):
-    key = "rds_clusters"
-    dr_key = "dr_rds_clusters"
-    noun = "Aurora cluster"
-    name = "shop-cluster"
-    service: ClassVar[str] = "rds"
-    engine: ClassVar[str] = "aurora-postgresql"
+class StorageCluster(Database):
+    """A cluster whose instances share its storage."""
+
+    service: ClassVar[str]
+    engine: ClassVar[str]
 
     def make(self, place: Place) -> str:
         rds = place.client(self.service)
@@ -50,3 +48,20 @@ class AuroraCluster(Database):
 
     def wanted(self, name: str) -> Json:
         return {self.id_field: name, "aws_dbinstance_id": f"{name}-1"}
+
+
+class AuroraCluster(StorageCluster):
+    key = "rds_clusters"
+    dr_key = "dr_rds_clusters"
+    noun = "Aurora cluster"
+    name = "shop-ledger"
+    service, engine = "rds", "aurora-postgresql"
+
+
+class DocDbCluster(StorageCluster):
+    key = "docdb_clusters"
+    dr_key = "dr_docdb_clusters"
+    noun = "DocumentDB cluster"
+    # Aurora and DocumentDB clusters share their names in AWS.
+    name = "shop-reviews"
+    service = engine = "docdb"
