@@ -23,6 +23,7 @@ urlpatterns = [
     path("", include("api.endpoints.s3_copies")),
     path("", include("api.endpoints.s3_operations")),
     path("", include("api.endpoints.s3_repositories")),
+    path("", include("api.endpoints.s3_syncs")),
     path("", include("api.endpoints.schedules")),
     path("", include("api.endpoints.settings")),
     path("", include("api.endpoints.settings_options")),

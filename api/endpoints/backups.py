@@ -28,6 +28,14 @@ RECOVERABLE = Q(
 )
 
 
+# A backup of S3 syncs alone holds nothing.
+_OF_BACKUP = Snapshot.objects.filter(backup=OuterRef("pk"))
+ONLY_SYNCED = Q(Exists(_OF_BACKUP.filter(kind=SnapshotKind.S3_SYNC))) & ~Q(
+    Exists(_OF_BACKUP.exclude(kind=SnapshotKind.S3_SYNC))
+)
+RECOVERABLE &= ~ONLY_SYNCED
+
+
 def _flag(condition: Q) -> ExpressionWrapper:
     return ExpressionWrapper(condition, output_field=BooleanField())
 
@@ -104,7 +112,7 @@ class Backups(Records):
         "search_by_instance": of_resource(kind=SnapshotKind.INSTANCE),
         "search_by_rds": of_resource(resource_type="rds_databases"),
         "search_by_redshift": of_resource(resource_type="redshift_clusters"),
-        "search_by_s3_sync": of_resource(resource_type="s3_buckets"),
+        "search_by_s3_sync": of_resource(kind=SnapshotKind.S3_SYNC),
         "search_by_volume": of_resource(kind=SnapshotKind.VOLUME),
         "start_time": Moments("start_time"),
         "status": Choices("status", BackupStatus),

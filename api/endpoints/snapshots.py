@@ -9,7 +9,7 @@ from rest_framework.response import Response
 from api.fields import Boolean, Fields, Integer, Items, Moment, NumberAsText, Text, TextOrNull
 from api.filters import Exactly, Filter, Ids, Matching, Since, Until
 from api.views import Operation, Records, Rows
-from cpm.lib.states import SnapshotKind
+from cpm.lib.states import WITHOUT_SNAPSHOT, SnapshotKind
 from cpm.models import Backup, Region, Snapshot
 from cpm.reports.snapshots import SNAPSHOT_TYPE
 from cpm.services import backup_deletion
@@ -137,7 +137,7 @@ class OfBackup(Records):
 
 
 class AllSnapshots(OfBackup):
-    """What the backup holds in AWS, whatever its kind; the configurations of instances are not snapshots."""
+    """What the backup holds in AWS, whatever its kind; the configurations of instances and S3 syncs are not snapshots."""
 
     fields = SNAPSHOT_FIELDS
     operations = {
@@ -154,8 +154,7 @@ class AllSnapshots(OfBackup):
     }
 
     def narrow(self, queryset: Rows) -> Rows:
-        configurations = (SnapshotKind.INSTANCE, SnapshotKind.DR_INSTANCE)
-        return super().narrow(queryset).exclude(kind__in=configurations)
+        return super().narrow(queryset).exclude(kind__in=WITHOUT_SNAPSHOT)
 
     def delete_all(self, request: Request, backup_id: int) -> Response:
         backup_deletion.delete_snapshots(actor=self.actor, backup=self.backup())

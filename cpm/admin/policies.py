@@ -11,7 +11,7 @@ from django.utils.safestring import SafeString
 from unfold.decorators import action, display
 
 from cpm import permissions
-from cpm.admin import policy_targets
+from cpm.admin import policy_syncs, policy_targets
 from cpm.admin.base import BAD, GOOD, IDLE, POOR, ServiceAdmin, ServiceForm, actor_of, given, link, table
 from cpm.flows.s3 import operation
 from cpm.lib.errors import NotFound
@@ -112,7 +112,7 @@ class PolicyAdmin(ServiceAdmin):
     search_fields = ("name", "targets__aws_resource_id")
     ordering = ("name", "id")
     actions = ("run_now",)
-    actions_detail = ("run", "add_target", "remove_target", "abort_in_s3")
+    actions_detail = ("run", "add_target", "set_sync", "remove_target", "abort_in_s3")
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Policy]:
         rows = super().get_queryset(request)
@@ -264,6 +264,23 @@ class PolicyAdmin(ServiceAdmin):
             done="The target was added.",
             form=policy_targets.TargetForm,
             do=add,
+        )
+
+    @action(description="Set S3 sync", url_path="set-sync", permissions=["change"])
+    def set_sync(self, request: HttpRequest, object_id: Any) -> HttpResponse:
+        policy = self.found(request, object_id)
+
+        def save(data: dict[str, Any]) -> None:
+            policy_syncs.save(actor=actor_of(request), policy=policy, data=data, now=timezone.now())
+
+        return self.act(
+            request,
+            policy,
+            title="Set S3 sync",
+            text=f"Have {policy.name} mirror a bucket into another one. This is no backup: nothing can be recovered from it.",
+            done="The S3 sync is set.",
+            form=policy_syncs.SyncForm,
+            do=save,
         )
 
     @action(description="Remove target", url_path="remove-target", permissions=["change"])

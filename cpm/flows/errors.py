@@ -5,6 +5,7 @@ from cpm.jobs.kinds import Verdict
 from cpm.lib.errors import DomainError
 from cpm.lib.secrets import KeyFileError, SecretUnreadable
 from cpm.repository.errors import RepositoryError, StaleView, StoreUnavailable
+from cpm.s3_sync.errors import Halted
 
 
 def classify(error: Exception) -> Verdict:
@@ -19,6 +20,8 @@ def classify(error: Exception) -> Verdict:
         return Verdict(error.explain(), retry=True, definite=not error.maybe_done)
     if isinstance(error, AwsError):
         return Verdict(error.explain(), retry=error.transient)
+    if isinstance(error, Halted):
+        return Verdict(str(error), retry=error.transient)
     if isinstance(error, StaleView):
         # A slow slice, or a worker that stood still: the next one looks anew and goes on from the cursor.
         return Verdict(str(error), retry=True, retry_after=1.0, counts=False)

@@ -12,6 +12,7 @@ from cpm.aws.iam_policy import Document, IamAction, tag_only_on_create, tagged_a
 from cpm.flows.recoveries import recover_actions
 from cpm.notifications import senders, topics
 from cpm.resources.registry import TYPES
+from cpm.s3_sync import iam_actions as s3_sync
 
 SNAPSHOTS = "arn:{partition}:ec2:*::snapshot/*"
 IMAGES = "arn:{partition}:ec2:*::image/*"
@@ -129,7 +130,8 @@ REPOSITORY = (
     IamAction("kms:Decrypt", "s3 repositories", "S3 decrypts with the key of the bucket", KEYS, BY_S3),
 )
 NOTIFICATIONS = (*topics.IAM_ACTIONS, *senders.IAM_ACTIONS)
-BACKUP = tuple(action for kind in TYPES for action in kind.iam_actions)
+BACKUP = tuple(action for kind in TYPES if kind.policy == "backup-account" for action in kind.iam_actions)
+S3_SYNC = tuple(action for kind in TYPES if kind.policy == "optional-s3-sync" for action in kind.iam_actions)
 # What types need beyond the backup itself, by the group that they declare it for; it is needed in DR accounts too.
 OF_TYPES: Mapping[str, tuple[IamAction, ...]] = {
     group: tuple(action for action in BACKUP if action.group == group)
@@ -155,6 +157,7 @@ POLICIES: Mapping[str, tuple[IamAction, ...]] = {
     "optional-notifications": NOTIFICATIONS,
     "optional-replace-volumes": REPLACE,
     "optional-s3-repositories": REPOSITORY,
+    "optional-s3-sync": (*S3_SYNC, *s3_sync.IAM_ACTIONS),
     "server-role": SERVER,
 }  # fmt: skip
 """The policies by the name of their files."""
@@ -162,8 +165,11 @@ POLICIES: Mapping[str, tuple[IamAction, ...]] = {
 OPTIONAL: Mapping[str, tuple[str, ...]] = {
     "backup-account": (
         "optional-consistency", "optional-notifications", "optional-replace-volumes", "optional-s3-repositories",
+        "optional-s3-sync",
     ),
-    "dr-account": ("optional-notifications", "optional-replace-volumes", "optional-s3-repositories"),
+    "dr-account": (
+        "optional-notifications", "optional-replace-volumes", "optional-s3-repositories", "optional-s3-sync",
+    ),
     "dr-account-no-delete": ("optional-notifications", "optional-s3-repositories"),
 }  # fmt: skip
 """What the policy of an account may be joined by."""
@@ -187,12 +193,20 @@ WITHOUT_CALL: Mapping[str, str] = {
 """Actions that AWS checks within another call; CPM never calls them by name."""
 
 NAMED_OTHERWISE: Mapping[str, str] = {
+    "CompleteMultipartUpload": "PutObject",
+    "CopyObject": "PutObject",
+    "CreateMultipartUpload": "PutObject",
     "DeleteObjects": "DeleteObject",
     "GetBucketEncryption": "GetEncryptionConfiguration",
     "GetObjectLockConfiguration": "GetBucketObjectLockConfiguration",
+    "HeadBucket": "ListBucket",
     "HeadObject": "GetObject",
+    "ListBuckets": "ListAllMyBuckets",
+    "ListMultipartUploads": "ListBucketMultipartUploads",
     "ListObjectVersions": "ListBucketVersions",
     "ListObjectsV2": "ListBucket",
+    "ListParts": "ListMultipartUploadParts",
+    "UploadPartCopy": "PutObject",
 }
 """Calls of S3 whose IAM action has another name."""
 

@@ -209,6 +209,12 @@ class SnapshotKind(LabelledEnum):
     DR_VOLUME = "dr_volumes", "DR volume"
     DR_INITIAL_AMI = "dr_initial_amis", "DR initial AMI"
     ONLY_DR_AMI = "only_dr_amis", "DR AMI only"
+    S3_SYNC = "s3_syncs", "S3 sync"
+    """A run of an S3 sync, which no list shows: it is no snapshot, and nothing can be recovered from it."""
+
+
+WITHOUT_SNAPSHOT = frozenset({SnapshotKind.INSTANCE, SnapshotKind.DR_INSTANCE, SnapshotKind.S3_SYNC})
+"""Kinds of records behind which there is no snapshot: configurations of instances, and runs of S3 syncs."""
 
 
 class DeletionStatus(LabelledEnum):
@@ -246,6 +252,14 @@ class StorageClass(LabelledEnum):
     STANDARD = "STANDARD", "Standard"
     STANDARD_IA = "STANDARD_IA", "Infrequent Access"
     INTELLIGENT_TIERING = "INTELLIGENT_TIERING", "Intelligent Tiering"
+
+
+class SyncStorageClass(LabelledEnum):
+    """The storage class of what an S3 sync writes."""
+
+    STANDARD = "S", "STANDARD"
+    REDUCED_REDUNDANCY = "R", "REDUCED_REDUNDANCY"
+    STANDARD_IA = "I", "STANDARD_IA"
 
 
 class ArchiveClass(LabelledEnum):

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from django.db.models import Case, TextField, Value, When
 from django.db.models.functions import NullIf
 
-from cpm.lib.states import BackupStatus, SnapshotKind
+from cpm.lib.states import WITHOUT_SNAPSHOT, BackupStatus, SnapshotKind
 from cpm.models import Snapshot
 from cpm.reports.base import Report, Rows
 from cpm.reports.columns import Code, Flag, Moment, Number, Numeral, Text
@@ -33,12 +33,10 @@ def snapshot_type(path: str = "kind") -> Case:
 
 
 SNAPSHOT_TYPE = snapshot_type()
-# The records of instances hold a configuration; what was taken of them are the records of their volumes.
-CONFIGURATIONS = (SnapshotKind.INSTANCE, SnapshotKind.DR_INSTANCE)
 
 
 def _taken(rows: Rows) -> Rows:
-    return rows.exclude(kind__in=CONFIGURATIONS)
+    return rows.exclude(kind__in=WITHOUT_SNAPSHOT)
 
 
 def _or_null(path: str) -> NullIf:

@@ -74,6 +74,8 @@ class ResourceType(ABC):
     """The keys of `Described.details`, all always present."""
     iam_actions: ClassVar[Sequence[IamAction]]
     """What describing it needs; the flows declare their own."""
+    policy: ClassVar[str] = "backup-account"
+    """The policy of deploy/iam that has these actions."""
 
     @abstractmethod
     def describe(self, client: AwsClient, ids: Sequence[str]) -> dict[str, Described]:
@@ -81,3 +83,8 @@ class ResourceType(ABC):
 
         Costs one call per 200 ids. Raises `AwsError` for everything else.
         """
+
+    def existing(self, client: AwsClient, known: Mapping[str, Mapping[str, Any]]) -> dict[str, Described]:
+        """The resources of these ids that exist now, for a backup of all of them; `known` has the details of their
+        targets by id, which stand in for what would cost a call each to ask again."""
+        return self.describe(client, list(known))

@@ -159,11 +159,11 @@ class DynamoDbTable(WholeResource):
     def restored(self, client: AwsClient, ids: Sequence[str], stage: str) -> dict[str, Growing]:
         return {name: self._growing(client, name) for name in ids}
 
-    def remove(self, client: AwsClient, id: str, stage: str, request: Mapping[str, Any]) -> bool:
+    def undo(self, clients: Clients, id: str, stage: str, request: Mapping[str, Any]) -> bool:
         if stage == "tags":
             return True
         try:
-            client.call("DeleteTable", TableName=id)
+            clients(self.service).call("DeleteTable", TableName=id)
         except NotFound:
             return True
         except InUse:

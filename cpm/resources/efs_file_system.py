@@ -272,7 +272,7 @@ class EfsFileSystem(WholeResource):
         if stage == TAGS or not _is_new(request):
             return True
         if ID.fullmatch(id):
-            return self.remove(clients(self.service), id, stage, request)
+            return _delete(clients(self.service), id)
         try:
             job = clients(BACKUP).call("DescribeRestoreJob", RestoreJobId=id)
         except NotFound:
@@ -280,16 +280,18 @@ class EfsFileSystem(WholeResource):
         if job["Status"] in aws_backup.RUNNING:
             return False
         made = str(job.get("CreatedResourceArn") or "").rsplit("/", 1)[-1]
-        return not made or self.remove(clients(self.service), made, stage, request)
+        return not made or _delete(clients(self.service), made)
 
-    def remove(self, client: AwsClient, id: str, stage: str, request: Mapping[str, Any]) -> bool:
-        try:
-            client.call("DeleteFileSystem", FileSystemId=id)
-        except NotFound:
-            return True
-        except InUse:
-            return False
+
+def _delete(client: AwsClient, id: str) -> bool:
+    """Delete a file system; False while something is mounted on it. Absent is fine."""
+    try:
+        client.call("DeleteFileSystem", FileSystemId=id)
+    except NotFound:
         return True
+    except InUse:
+        return False
+    return True
 
 
 def _file_system(client: AwsClient, id: str) -> dict[str, Any] | None:

@@ -243,13 +243,13 @@ class RdsDatabase(WholeResource):
     def restored(self, client: AwsClient, ids: Sequence[str], stage: str) -> dict[str, Growing]:
         return {name: rds.growing(row["DBInstanceStatus"]) for name, row in _instances(client, ids).items()}
 
-    def remove(self, client: AwsClient, id: str, stage: str, request: Mapping[str, Any]) -> bool:
+    def undo(self, clients: Clients, id: str, stage: str, request: Mapping[str, Any]) -> bool:
         try:
-            client.call("DeleteDBInstance", DBInstanceIdentifier=id, SkipFinalSnapshot=True)
+            clients(self.service).call("DeleteDBInstance", DBInstanceIdentifier=id, SkipFinalSnapshot=True)
         except NotFound:
             return True
         except InvalidState:
-            return all(row["DBInstanceStatus"] == "deleting" for row in _instances(client, [id]).values())
+            return all(row["DBInstanceStatus"] == "deleting" for row in _instances(clients(self.service), [id]).values())
         return True
 
 

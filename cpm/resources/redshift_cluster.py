@@ -285,15 +285,15 @@ class RedshiftCluster(WholeResource):
             return {id: Growing(done=True) for id in ids}
         return {id: answers.growing(one) for id, one in _clusters(client, ids).items()}
 
-    def remove(self, client: AwsClient, id: str, stage: str, request: Mapping[str, Any]) -> bool:
+    def undo(self, clients: Clients, id: str, stage: str, request: Mapping[str, Any]) -> bool:
         if stage == "tags":
             return True
         try:
-            client.call("DeleteCluster", ClusterIdentifier=id, SkipFinalClusterSnapshot=True)
+            clients(self.service).call("DeleteCluster", ClusterIdentifier=id, SkipFinalClusterSnapshot=True)
         except NotFound:
             return True
         except InvalidState:
-            cluster = _clusters(client, [id]).get(id)
+            cluster = _clusters(clients(self.service), [id]).get(id)
             return cluster is None or cluster["ClusterStatus"] in answers.LEAVING
         return True
 

@@ -12,6 +12,7 @@ from cpm.resources.efs_file_system import EfsFileSystem
 from cpm.resources.rds_cluster import RdsCluster
 from cpm.resources.rds_database import RdsDatabase
 from cpm.resources.redshift_cluster import RedshiftCluster
+from cpm.resources.s3_bucket import S3Bucket
 from cpm.resources.whole import WholeResource
 
 WHOLE: tuple[WholeResource, ...] = (
@@ -24,7 +25,7 @@ WHOLE: tuple[WholeResource, ...] = (
 )
 """The types that AWS snapshots as a whole."""
 
-TYPES: tuple[ResourceType, ...] = (Ec2Instance(), EbsVolume(), *WHOLE)
+TYPES: tuple[ResourceType, ...] = (Ec2Instance(), EbsVolume(), *WHOLE, S3Bucket())
 
 BY_KEY: Mapping[str, ResourceType] = {kind.key: kind for kind in TYPES}
 WHOLE_BY_KEY: Mapping[str, WholeResource] = {kind.key: kind for kind in WHOLE}

@@ -288,7 +288,8 @@ class StorageCluster(WholeResource):
             return {row["DBInstanceIdentifier"]: rds.growing(row["DBInstanceStatus"]) for row in instances}
         return {row["DBClusterIdentifier"]: rds.growing(row["Status"]) for row in _clusters(client, ids)}
 
-    def remove(self, client: AwsClient, id: str, stage: str, request: Mapping[str, Any]) -> bool:
+    def undo(self, clients: Clients, id: str, stage: str, request: Mapping[str, Any]) -> bool:
+        client = clients(self.service)
         try:
             if stage == INSTANCE:
                 client.call("DeleteDBInstance", DBInstanceIdentifier=id, SkipFinalSnapshot=True)

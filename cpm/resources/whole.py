@@ -158,11 +158,6 @@ class WholeResource(ResourceType):
 
     # -- targets --------------------------------------------------------------------------------------------
 
-    def existing(self, client: AwsClient, known: Mapping[str, Mapping[str, Any]]) -> dict[str, Described]:
-        """The resources of these ids that exist now, for a backup of all of them; `known` has the details of their
-        targets by id, which stand in for what would cost a call each to ask again."""
-        return self.describe(client, list(known))
-
     def unfit(self, found: Described) -> str:
         """Why this very resource cannot be a target of this type, and what can; empty if it can."""
         return ""
@@ -268,10 +263,6 @@ class WholeResource(ResourceType):
         """What of a stage stays though the recovery did not succeed, in words for the log; empty if it is to be undone."""
         return ""
 
+    @abstractmethod
     def undo(self, clients: Clients, id: str, stage: str, request: Mapping[str, Any]) -> bool:
-        """Like `remove`; for types whose resources are removed in another service than the one that restores them."""
-        return self.remove(clients(self.service_of(stage)), id, stage, request)
-
-    def remove(self, client: AwsClient, id: str, stage: str, request: Mapping[str, Any]) -> bool:
         """Remove what a recovery has made and could not finish; False while AWS is not ready for that. Absent: True."""
-        return True

@@ -20,22 +20,22 @@ SOURCE = (
     IamAction("s3:ListBucket", GROUP_SOURCE, "finds the objects to mirror", _BUCKETS),
     IamAction("s3:GetObject", GROUP_SOURCE, "reads the metadata of large objects", _OBJECTS),
     IamAction("s3:GetObjectTagging", GROUP_SOURCE, "reads the tags of large objects", _OBJECTS),
-    IamAction("kms:Decrypt", GROUP_SOURCE, "S3 reads the metadata of encrypted objects", _KEYS, _BY_S3),
+    IamAction("kms:Decrypt", GROUP_SOURCE, "S3 reads the metadata of encrypted objects", _KEYS, _BY_S3, "s3:GetObject"),
 )
 DESTINATION = (
     IamAction("s3:ListBucket", GROUP_DESTINATION, "finds what the mirror has already", _BUCKETS),
     IamAction("s3:GetObject", GROUP_DESTINATION, "S3 reads the source of a copy", _OBJECTS),
     IamAction("s3:GetObjectTagging", GROUP_DESTINATION, "S3 reads the tags of a copy's source", _OBJECTS),
     IamAction("s3:PutObject", GROUP_DESTINATION, "writes copies", _OBJECTS),
-    IamAction("s3:PutObjectTagging", GROUP_DESTINATION, "gives copies the tags of their source", _OBJECTS),
+    IamAction("s3:PutObjectTagging", GROUP_DESTINATION, "gives copies the tags of their source", _OBJECTS, within="s3:PutObject"),
     IamAction("s3:DeleteObject", GROUP_DESTINATION, "removes what the source no longer has", _OBJECTS),
     IamAction("s3:ListBucketMultipartUploads", GROUP_DESTINATION, "finds copies that broke off", _BUCKETS),
     IamAction(
         "s3:ListMultipartUploadParts", GROUP_DESTINATION, "learns which parts such a copy has", _OBJECTS
     ),
     IamAction("s3:AbortMultipartUpload", GROUP_DESTINATION, "removes parts of copies that failed", _OBJECTS),
-    IamAction("kms:Decrypt", GROUP_DESTINATION, "S3 reads encrypted sources and parts", _KEYS, _BY_S3),
-    IamAction("kms:GenerateDataKey", GROUP_DESTINATION, "S3 encrypts with the bucket's key", _KEYS, _BY_S3),
+    IamAction("kms:Decrypt", GROUP_DESTINATION, "S3 reads encrypted sources and parts", _KEYS, _BY_S3, "s3:PutObject"),
+    IamAction("kms:GenerateDataKey", GROUP_DESTINATION, "S3 encrypts with the bucket's key", _KEYS, _BY_S3, "s3:PutObject"),
 )
 IAM_ACTIONS = (*SOURCE, *DESTINATION)
 

@@ -13,7 +13,7 @@ from cpm.flows.identities import encrypt_secret
 from cpm.lib.errors import InUse, LimitExceeded, ValidationFailed
 from cpm.lib.names import Problem, name_problems
 from cpm.lib.states import Authentication
-from cpm.models import Account, Actor, EmailIdentity, User
+from cpm.models import Account, Actor, EmailIdentity, Target, User
 from cpm.services import audit, regions, scope
 
 RIGHT = "accounts.change"
@@ -111,6 +111,9 @@ def delete(*, actor: Actor, account: Account) -> None:
     names = row.notifications.order_by("user__username").values_list("user__username", flat=True)
     users += [f"notification settings of {name}" for name in names]
     users += [f"S3 repository {name}" for name in row.s3_repositories.order_by("name").values_list("name", flat=True)]
+    syncs = Target.objects.filter(resource_type="s3syncs", options__destination_account=row.pk)
+    synced = syncs.order_by("policy__name", "pk").values_list("aws_resource_id", "policy__name")
+    users += [f"S3 sync of {bucket} in policy {policy}" for bucket, policy in synced]
     users += ["the e-mail identity"] if EmailIdentity.objects.filter(account=row).exists() else []
     if users:
         raise InUse("account", users)

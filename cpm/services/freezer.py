@@ -21,6 +21,7 @@ def can_freeze(backup: Backup) -> bool:
         not backup.is_freezer_item
         and not backup.marked_for_deletion
         and backup.status in BACKUP_WITH_SNAPSHOTS | remains.MOVED
+        and not remains.only_synced(backup)
     )
 
 

@@ -17,9 +17,11 @@ from cpm.flows import iam
 from cpm.flows.identities import identity_of
 from cpm.lib.errors import DomainError
 from cpm.lib.secrets import KeyFileError, SecretUnreadable
-from cpm.models import Account, ServerSettings
+from cpm.models import Account, ServerSettings, Target
+from cpm.s3_sync.iam_actions import GROUP_DESTINATION, GROUP_SOURCE
 
 ANY_BUCKET = ":s3:::*"
+REPOSITORIES = "s3 repositories"
 CHECK_ITSELF = iam.PERMISSION_CHECK[0]
 
 
@@ -113,13 +115,25 @@ def _needed(account: Account) -> Needed:
     policy = "backup-account"
     if account.is_dr_account:
         policy = "dr-account" if account.allow_deleting_snapshots else "dr-account-no-delete"
-    buckets = sorted(set(account.s3_repositories.values_list("aws_bucket_name", flat=True)))
+    buckets = _buckets(account)
     found: dict[str, tuple[str, bool, list[IamAction]]] = {}
     for name in (policy, *iam.OPTIONAL[policy]):
         for action in iam.POLICIES[name]:
             group = found.setdefault(action.group, (action.group, name != policy, []))
-            group[2].append(_in_buckets(action, buckets))
+            group[2].append(_in_buckets(action, buckets.get(action.group, buckets[REPOSITORIES])))
     return list(found.values())
+
+
+def _buckets(account: Account) -> dict[str, list[str]]:
+    """The buckets that the account works with, by the group of permissions that is for them."""
+    syncs = Target.objects.filter(resource_type="s3syncs")
+    to_it = syncs.filter(options__destination_account=account.pk)
+    found: dict[str, Iterable[str]] = {
+        REPOSITORIES: account.s3_repositories.values_list("aws_bucket_name", flat=True),
+        GROUP_SOURCE: syncs.filter(policy__account=account).values_list("aws_resource_id", flat=True),
+        GROUP_DESTINATION: to_it.values_list("options__destination_bucket_name", flat=True),
+    }
+    return {group: sorted(set(names)) for group, names in found.items()}
 
 
 def _in_buckets(action: IamAction, buckets: Sequence[str]) -> IamAction:

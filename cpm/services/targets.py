@@ -10,6 +10,7 @@ from django.db import IntegrityError, transaction
 from cpm import permissions
 from cpm.aws import gateway
 from cpm.aws.errors import AwsError, RegionDisabled
+from cpm.aws.identity import Identity
 from cpm.flows.identities import identity_of
 from cpm.lib.errors import NON_FIELD, Conflict, NotFound, PreconditionFailed, ValidationFailed
 from cpm.lib.secrets import KeyFileError, SecretUnreadable
@@ -69,7 +70,7 @@ def add_instance(
         options.setdefault("ami_backup_option", AmiOption.SINGLE)
     target = _new(policy, INSTANCES, region, found, now)
     _apply(target, options)
-    return _add(actor, target)
+    return insert(actor, target)
 
 
 @transaction.atomic
@@ -86,7 +87,7 @@ def update_instance(*, actor: Actor, target: Target, **options: Unpack[InstanceO
 def add_volume(*, actor: Actor, policy: Policy, region: str, resource_id: str, now: datetime) -> Target:
     """Puts a volume under the policy, independent of any instance. Raises what `add_instance` raises."""
     found = _described(actor, policy, BY_KEY[VOLUMES], region, resource_id)
-    return _add(actor, _new(policy, VOLUMES, region, found, now))
+    return insert(actor, _new(policy, VOLUMES, region, found, now))
 
 
 def add_whole(
@@ -111,7 +112,7 @@ def add_whole(
         raise ValidationFailed.one(kind.id_field, unfit, "unfit")
     target = _new(policy, key, region, found, now)
     target.options = chosen
-    return _add(actor, target)
+    return insert(actor, target)
 
 
 @transaction.atomic
@@ -179,23 +180,34 @@ def remove_instance_volume(*, actor: Actor, volume: TargetVolume) -> None:
     row.delete()
 
 
-def _described(actor: Actor, policy: Policy, kind: ResourceType, region: str, resource_id: str) -> Described:
-    """What AWS says of the resource, once the actor may change the policy. No transaction is open meanwhile."""
+def changeable(actor: Actor, policy: Policy) -> Policy:
+    """The policy as it is now, with its account, if the actor may change it. Raises `PermissionDenied`, `NotFound`."""
     permissions.require(actor, RIGHT)
     rows = permissions.visible(actor.user, Policy.objects.filter(pk=policy.pk), RIGHT)
     current = rows.select_related("account__assume_from_account").first()
     if current is None:
         raise NotFound("policy", policy.pk)
+    return current
+
+
+def identity(account: Account, policy: Policy) -> Identity:
+    """As whom AWS is asked about the targets of a policy. Raises `PreconditionFailed`."""
+    try:
+        return identity_of(account, session=f"cpm-policy-{policy.pk}")
+    except (SecretUnreadable, KeyFileError) as error:
+        raise PreconditionFailed("secret_unreadable", str(error)) from error
+
+
+def _described(actor: Actor, policy: Policy, kind: ResourceType, region: str, resource_id: str) -> Described:
+    """What AWS says of the resource, once the actor may change the policy. No transaction is open meanwhile."""
+    current = changeable(actor, policy)
     regions.require_enabled(region, field="aws_region")
     if not re.fullmatch(kind.id_pattern, resource_id):
         message = f"“{resource_id}” is not the id of a resource of this type: {kind.noun}."
         raise ValidationFailed.one(kind.id_field, message, "invalid_id")
+    caller = identity(current.account, current)
     try:
-        identity = identity_of(current.account, session=f"cpm-policy-{current.pk}")
-    except (SecretUnreadable, KeyFileError) as error:
-        raise PreconditionFailed("secret_unreadable", str(error)) from error
-    try:
-        found = kind.describe(gateway.client(identity, kind.service, region), [resource_id])
+        found = kind.describe(gateway.client(caller, kind.service, region), [resource_id])
     except AwsError as error:
         field = "aws_region" if isinstance(error, RegionDisabled) else NON_FIELD
         raise ValidationFailed.one(field, error.explain(), f"aws_{error.family}") from error
@@ -223,7 +235,8 @@ def _new(policy: Policy, key: str, region: str, found: Described, now: datetime)
     )
 
 
-def _add(actor: Actor, target: Target) -> Target:
+def insert(actor: Actor, target: Target) -> Target:
+    """Saves a new target. Raises `Conflict` when the policy has it already, `LimitExceeded`, `NotFound`."""
     try:
         with transaction.atomic():
             policy = scope.locked(actor, RIGHT, target.policy, "policy")

@@ -58,6 +58,7 @@ def populate(aws: SimulatedAws, owner: User | None = None) -> Server:
     _resources(server, aws)
     _accounts_and_policies(server, world)
     _repositories(server, aws)
+    _syncs(server, aws)
     _backups(server, world)
     _exploring(server, aws)
     _notifications(server, aws)
@@ -147,6 +148,30 @@ def _repositories(server: Server, aws: SimulatedAws) -> None:
     make.bucket(aws, bucket)
     row = make.s3_repository(Account.objects.get(pk=server.ids["account"]), bucket)
     server.ids |= {"bucket": bucket, "s3_repository": row.pk, "_repository": row}
+
+
+def _syncs(server: Server, aws: SimulatedAws) -> None:
+    """Two buckets with something in a folder, of which one is mirrored into a third."""
+    owner, s3 = server.owner.pk, aws.client("s3", REGION)
+    names = {f"sync_{what}": f"sync-{what.replace('_', '-')}-{owner}" for what in ("source", "other_source", "mirror")}
+    for name in names.values():
+        s3.create_bucket(Bucket=name)
+        s3.put_object(Bucket=name, Key="in/a", Body=b"a")
+    target = make.target(
+        server.ids["_policy"],
+        resource_type="s3syncs",
+        aws_resource_id=names["sync_other_source"],
+        details={
+            "creation_date": "2026-01-01T00:00:00+00:00", "is_encrypted": True, "region": REGION,
+            "status": "available", "versioned": False,
+        },
+        options={
+            "destination_account": server.ids["account"], "destination_bucket_name": names["sync_mirror"],
+            "destination_prefix": "kept", "destination_region": REGION, "delete_extra": False,
+            "keep_source_prefix": False, "source_prefix": "", "storage_class": "S",
+        },
+    )  # fmt: skip
+    server.ids |= {**names, "s3_sync_target": target.pk}
 
 
 def _workers(server: Server) -> None:

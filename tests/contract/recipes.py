@@ -23,6 +23,7 @@ OBJECTS: tuple[tuple[str, str], ...] = (
     (r"/policies/\{policy_id\}/custom_tags/\{id\}", "custom_tag"),
     (r"/policies/\{policy_id\}/targets/instances/\{instance_id\}/volumes/\{id\}", "target_volume"),
     (r"/policies/\{policy_id\}/targets/instances/\{(id|instance_id)\}", "instance_target"),
+    (r"/policies/\{policy_id\}/targets/s3syncs/\{id\}", "s3_sync_target"),
     (r"/policies/\{policy_id\}/targets/volumes/\{id\}", "volume_target"),
     (r"/policies/\{policy_id\}/targets/(\w+)/\{id\}", "target:{kind}"),
     (r"/policies/\{(id|policy_id)\}", "policy"),
@@ -110,6 +111,14 @@ BODIES: dict[str, dict[str, Any]] = {
     "11.3": {"paths": ["/"]},
     "13.34": {"aws_region": "us-east-1", "aws_resource_id": "{aws_other_instance}"},
     "13.39": {"aws_resource_id": "{aws_other_instance_volume}"},
+    "13.55": {
+        "name": "{sync_source}", "destination_bucket_name": "{sync_mirror}", "destination_account": "{account}",
+        "source_prefix": "in", "destination_prefix": "new",
+    },
+    "13.58": {
+        "name": "{sync_other_source}", "destination_bucket_name": "{sync_mirror}", "destination_account": "{account}",
+        "source_prefix": "in", "destination_prefix": "changed",
+    },
     "13.60": {"aws_region": "us-east-1", "aws_resource_id": "{aws_other_volume}"},
     "10.1": {"username": "a-name"},
     "20.1": {"aws_bucket_name": "{bucket}", "aws_region": "us-east-1"},

@@ -33,6 +33,8 @@ def mentioned() -> Iterator[str]:
                     told = {"call", "paginate", "_ignore_absent"}
                     if path.stem in ("s3_objects", "ebs_direct"):
                         told |= {"_send", "_post", "_pages", "Request"}
+                    if path.stem == "s3_copies":
+                        told |= {"_ask", "_with_body", "Request"}
                     if name in told and texts and texts[0].isalnum() and not texts[0].isupper():
                         yield iam.NAMED_OTHERWISE.get(texts[0], texts[0])
 

@@ -17,7 +17,7 @@ from tests.domain.world import DR_ACCOUNT, World
 from tests.simulated_aws import DEFAULT_ACCOUNT
 
 pytestmark = pytest.mark.django_db(transaction=True)
-OPTIONAL = {"consistency", "mail", "notifications", "replacing volumes", "s3 repositories"}
+OPTIONAL = {"consistency", "mail", "notifications", "replacing volumes", "s3 repositories", "s3 sync destination", "s3 sync source"}
 
 
 def with_role(

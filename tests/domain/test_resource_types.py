@@ -30,7 +30,7 @@ def ec2():
 
 def test_keys_are_unique_and_fit_an_address():
     assert len(BY_KEY) == len(TYPES)
-    assert all(re.fullmatch("[a-z_]+", key) for key in BY_KEY)
+    assert all(re.fullmatch("[a-z0-9_]+", key) for key in BY_KEY)
 
 
 @each_type

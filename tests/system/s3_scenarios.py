@@ -12,7 +12,7 @@ from cpm.repository import archiving
 from cpm.repository.prune import prune
 from cpm.repository.verify import Depth, verify
 from cpm.services import backups, cleanup
-from tests.domain import copying, stored
+from tests.domain import copying, stored, syncing
 from tests.domain.copying import block
 from tests.domain.world import World
 from tests.repository.world import AT_ONCE
@@ -46,6 +46,30 @@ def s3_copy_scenario(world: World) -> Callable[[], Scenario]:
         assert copies == set(S3Copy.objects.filter(succeeded=True).values_list("copy_id", flat=True))
         assert row.copies_stored == len(copies) == S3Copy.objects.count()
         assert not verify(repository, Depth.FULL).damage
+
+    return lambda: Scenario(begin, check)
+
+
+def s3_sync_scenario(world: World) -> Callable[[], Scenario]:
+    """A bucket of which each round changes, adds and removes objects is mirrored to another region."""
+    source = syncing.bucket(world, "crash-source")
+    mirror = syncing.bucket(world, "crash-mirror", region=syncing.THERE)
+    syncing.put(world, source, a="same", b="same")
+    target = syncing.sync(world, source, mirror, world.policy(generations=1000), delete_extra=True)
+    rounds = itertools.count(1)
+
+    def begin() -> None:
+        number = next(rounds)
+        syncing.put(world, source, **{f"new-{number}": f"{number}", "changed": f"{number}"})
+        if number > 1:
+            world.aws.client("s3").delete_object(Bucket=source, Key=f"new-{number - 1}")
+        backups.start(actor=world.actor, policy=target.policy, now=timezone.now())
+
+    def check() -> None:
+        last = Backup.objects.order_by("-pk")[0]
+        assert last.status == "B", (last.outcome, world.log(last))
+        assert syncing.row_of(last).succeeded
+        assert syncing.content(world, mirror) == syncing.content(world, source)
 
     return lambda: Scenario(begin, check)
 

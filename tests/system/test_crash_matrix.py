@@ -28,7 +28,7 @@ from tests.system.recovery_scenarios import (
     recover_instance_scenario,
     recover_volume_scenario,
 )
-from tests.system.s3_scenarios import s3_cleanup_scenario, s3_copy_scenario
+from tests.system.s3_scenarios import s3_cleanup_scenario, s3_copy_scenario, s3_sync_scenario
 from tests.system.scenario import Scenario, ours, recorded
 
 pytestmark = [pytest.mark.chaos, pytest.mark.django_db(transaction=True)]
@@ -139,6 +139,7 @@ SCENARIOS = {
     "retention": retention_scenario,
     "s3_cleanup": s3_cleanup_scenario,
     "s3_copy": s3_copy_scenario,
+    "s3_sync": s3_sync_scenario,
     "strays": strays_scenario,
     "recover_volume": recover_volume_scenario,
     "recover_instance": recover_instance_scenario,

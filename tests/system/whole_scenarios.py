@@ -76,7 +76,7 @@ def whole_recover_scenario(world: World) -> Callable[[], Scenario]:
     def begin() -> None:
         number = next(numbers)
         for key, row in rows.items():
-            request = EXAMPLES[key].request(f"again-{number}")
+            request = EXAMPLES[key].request(f"again-{key.replace('_', '-')}-{number}")
             recoveries.recover_whole(
                 actor=world.actor, snapshot=row, request=request, credentials=None, now=world.now()
             )

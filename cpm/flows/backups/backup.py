@@ -11,7 +11,14 @@ from typing import Any
 from cpm.aws.errors import AwsError
 from cpm.aws.gateway import client
 from cpm.aws.identity import Identity
-from cpm.flows.backups import backup_finish, backup_plan, backup_scripts, backup_snapshots, backup_whole
+from cpm.flows.backups import (
+    backup_finish,
+    backup_plan,
+    backup_s3_sync,
+    backup_scripts,
+    backup_snapshots,
+    backup_whole,
+)
 from cpm.flows.identities import account_number_of, identity_of
 from cpm.flows.messages import alerting
 from cpm.flows.server import server_backup
@@ -21,7 +28,7 @@ from cpm.jobs.queue import JobSpec
 from cpm.lib.states import AutoRemove, BackupStatus, DrStatus, Severity
 from cpm.models import Account, Backup, Policy, Target
 from cpm.resources import ec2_capture
-from cpm.resources.registry import WHOLE_BY_KEY
+from cpm.resources.registry import BY_KEY
 
 Kind = tuple[str, str]
 """A region and a resource type."""
@@ -136,7 +143,7 @@ def _ask(
         ids = [list(wanted.get((region, kind), ())) for kind in kinds]
         found = ec2_capture.describe_all(client(identity, "ec2", region), *ids)
         return {(region, kind): found for kind in kinds}
-    kind = WHOLE_BY_KEY[kinds[0]]
+    kind = BY_KEY[kinds[0]]
     known = {id: target.details for id, target in wanted[region, kind.key].items()}
     return {(region, kind.key): dict(kind.existing(client(identity, kind.service, region), known))}
 
@@ -173,6 +180,7 @@ KINDS: tuple[StepKind, ...] = (
     StepKind("backup.prepare", QUEUE, prepare, failed=prepare_failed, cancelled=prepare_cancelled),
     *backup_snapshots.KINDS,
     *backup_whole.KINDS,
+    *backup_s3_sync.KINDS,
     *server_backup.KINDS,
     *backup_scripts.KINDS,
     *backup_finish.KINDS,

@@ -22,6 +22,7 @@ from cpm.lib.states import (
 from cpm.models import Backup, Policy, PolicySchedule, Snapshot, Step
 
 QUEUE = "backup"
+_WHAT = {False: "snapshots", True: "S3 syncs"}
 
 
 def finish(context: StepContext) -> Outcome:
@@ -43,7 +44,9 @@ def finish(context: StepContext) -> Outcome:
         leaves = Snapshot.objects.filter(backup=backup, children=None)
         worked = leaves.filter(succeeded=True).count()
         failed = leaves.exclude(succeeded=True).count()
-        status, words = status_of(worked, failed, scripts_failed)
+        kinds = {kind == SnapshotKind.S3_SYNC for kind in leaves.values_list("kind", flat=True)}
+        what = " and ".join(_WHAT[syncs] for syncs in sorted(kinds)) or _WHAT[False]
+        status, words = status_of(worked, failed, scripts_failed, what)
         if context.aborted:
             words = f"Aborted. {words}"
         context.log(words, "Info" if status == BackupStatus.SUCCESSFUL else "Warning")

@@ -1,10 +1,11 @@
 """Planning a backup run: snapshot records and steps for each target that AWS still has."""
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 from cpm.flows import tags
-from cpm.flows.backups import backup_scripts, backup_vss
+from cpm.flows.backups import backup_s3_sync, backup_scripts, backup_vss
 from cpm.flows.backups.backup_agent import Agent
 from cpm.flows.server import catalogue_tags
 from cpm.jobs.context import StepContext
@@ -16,7 +17,7 @@ from cpm.resources import ec2_capture
 from cpm.resources.base import Described
 from cpm.resources.registry import WHOLE_BY_KEY
 
-INSTANCES, VOLUMES = "instances", "volumes"
+INSTANCES, VOLUMES, S3_SYNCS = "instances", "volumes", "s3syncs"
 EC2 = (INSTANCES, VOLUMES)
 """Types that are described together, because instances have volumes."""
 
@@ -30,6 +31,7 @@ class Plan:
         self.rows: list[Snapshot] = []
         self.starts: list[StepSpec] = []
         self.watches: list[StepSpec] = []
+        self.syncs: list[StepSpec] = []
         self.scripted: list[Agent] = []
         self.before = backup_scripts.before(policy, backup)
         self._ids: list[int] = []
@@ -41,6 +43,9 @@ class Plan:
         resource = described[target.aws_resource_id]
         if target.resource_type in WHOLE_BY_KEY:
             self._add_whole(target, resource)
+            return
+        if target.resource_type == S3_SYNCS:
+            self._add_sync(target, resource)
             return
         if target.resource_type == VOLUMES:
             self._add_volume(target, resource)
@@ -63,9 +68,9 @@ class Plan:
             parent.details["initial_ami"] = initial.pk
         self._add_instance_volumes(target, parent, resource, described)
 
-    def fail(self, target: Target, why: str) -> None:
+    def fail(self, target: Target, why: str, row: Snapshot | None = None) -> None:
         """Record that a target could not be backed up."""
-        row = self._row(target, _kind_of(target), target.aws_resource_id)
+        row = row or self._row(target, _kind_of(target), target.aws_resource_id)
         row.status, row.succeeded, row.error = SnapshotStatus.ERROR, False, why
         row.start_time = row.end_time = self.context.now
         self.context.error(f"{target.aws_resource_id}: {why}")
@@ -73,11 +78,12 @@ class Plan:
     def finish(self) -> list[StepSpec]:
         """The steps of the run, with those that end it."""
         starts = tuple(spec.key for spec in self.starts)
-        watches = tuple(spec.key for spec in self.watches)
+        # Nobody's "after" script waits for a sync, which may take hours.
+        watches = tuple(spec.key for spec in (*self.watches, *self.syncs))
         before = backup_scripts.before_steps(self.before, self.scripted)
         begun = tuple(spec.key for spec in before)
         self._count_snapshots()
-        steps = [*before, *(_after(spec, begun) for spec in self.starts), *self.watches]
+        steps = [*before, *(_after(spec, begun) for spec in (*self.starts, *self.syncs)), *self.watches]
         after = backup_scripts.after_steps(self.before, self.scripted, after=(*begun, *starts))
         thawed = tuple(spec.key for spec in after)
         complete = backup_scripts.complete_steps(
@@ -103,6 +109,15 @@ class Plan:
         payload["tags"] |= {tags.KIND: row.kind}
         self.starts.append(StepSpec("backup.start_whole", payload, key=key, run_if=RunIf.ENDED))
         self._watch("backup.watch_whole", target, [row.pk], key)
+
+    def _add_sync(self, target: Target, bucket: Described) -> None:
+        row = self._row(target, SnapshotKind.S3_SYNC, target.aws_resource_id)
+        row.region = bucket.details["region"]
+        spec = backup_s3_sync.step(row, target)
+        if isinstance(spec, str):
+            self.fail(target, spec, row)
+        else:
+            self.syncs.append(spec)
 
     def _add_volume(self, target: Target, volume: dict[str, Any]) -> None:
         row = self._volume_row(target, volume, None, "")
@@ -203,7 +218,8 @@ class Plan:
     def _count_snapshots(self) -> None:
         """Each snapshot says how many the run was to make, so that a rebuilt catalogue knows what is missing."""
         parents = {row.parent_id for row in self.rows}
-        count = sum(row.pk not in parents for row in self.rows)
+        snapshots = [row for row in self.rows if row.kind != SnapshotKind.S3_SYNC]
+        count = sum(row.pk not in parents for row in snapshots)
         for payload in self.payloads:
             payload["tags"][tags.COUNT] = str(count)
 
@@ -277,6 +293,8 @@ class Plan:
 def _kind_of(target: Target) -> str:
     if target.resource_type in WHOLE_BY_KEY:
         return WHOLE_BY_KEY[target.resource_type].kind
+    if target.resource_type == S3_SYNCS:
+        return SnapshotKind.S3_SYNC
     return SnapshotKind.INSTANCE if target.resource_type == INSTANCES else SnapshotKind.VOLUME
 
 
@@ -301,4 +319,4 @@ def _vss_refused(target: Target, instance: dict[str, Any], left_out: list[str]) 
 
 
 def _after(spec: StepSpec, keys: tuple[str, ...]) -> StepSpec:
-    return StepSpec(spec.kind, spec.payload, spec.key, (*spec.after, *keys), spec.run_if, spec.not_before)
+    return replace(spec, after=(*spec.after, *keys))

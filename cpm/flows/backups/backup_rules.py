@@ -4,15 +4,17 @@ from cpm.lib.states import BackupStatus, ConsideredSuccessful
 from cpm.models import Policy
 
 
-def status_of(worked: int, failed: int, scripts_failed: bool) -> tuple[BackupStatus, str]:
-    """The final letter from what worked, and a sentence for people."""
+def status_of(
+    worked: int, failed: int, scripts_failed: bool, what: str = "snapshots"
+) -> tuple[BackupStatus, str]:
+    """The final letter from what worked, and a sentence for people about `what` there was."""
     if not worked:
-        return BackupStatus.FAILED, "No snapshot succeeded."
+        return BackupStatus.FAILED, "No snapshot succeeded." if what == "snapshots" else f"None of the {what} succeeded."
     if failed:
-        return BackupStatus.SOME_FAILED, f"{worked} snapshots succeeded, {failed} failed."
+        return BackupStatus.SOME_FAILED, f"{worked} {what} succeeded, {failed} failed."
     if scripts_failed:
-        return BackupStatus.PARTIAL, f"All {worked} snapshots succeeded, but a script failed."
-    return BackupStatus.SUCCESSFUL, f"All {worked} snapshots succeeded."
+        return BackupStatus.PARTIAL, f"All {worked} {what} succeeded, but a script failed."
+    return BackupStatus.SUCCESSFUL, f"All {worked} {what} succeeded."
 
 
 def good_enough(status: str, policy: Policy) -> bool:

@@ -17,14 +17,13 @@ from cpm.aws.errors import AwsError, NotFound
 from cpm.aws.gateway import AwsClient, client
 from cpm.flows import tags, whole
 from cpm.flows.cleanup import remains, uses
-from cpm.flows.cleanup.remains import CONFIGURATIONS
 from cpm.flows.identities import identity_of
 from cpm.flows.messages import alerting
 from cpm.flows.s3 import deletion as s3_deletion
 from cpm.jobs.context import StepContext
 from cpm.jobs.kinds import Done, Failed, Outcome, StepKind, StepSpec, Wait
 from cpm.jobs.queue import JobSpec
-from cpm.lib.states import RunIf, Severity, SnapshotKind, SnapshotStatus
+from cpm.lib.states import WITHOUT_SNAPSHOT, RunIf, Severity, SnapshotKind, SnapshotStatus
 from cpm.models import Backup, Snapshot
 from cpm.resources.registry import DR_KINDS, WHOLE_BY_KEY
 
@@ -118,7 +117,7 @@ def _alert(context: StepContext, backup: Backup, words: str) -> None:
 
 
 def _rows(context: StepContext, backup: Backup) -> list[Snapshot]:
-    rows = backup.snapshots.exclude(status=SnapshotStatus.DELETED).exclude(kind__in=CONFIGURATIONS)
+    rows = backup.snapshots.exclude(status=SnapshotStatus.DELETED).exclude(kind__in=WITHOUT_SNAPSHOT)
     if context.payload["rows"] is not None:
         rows = rows.filter(pk__in=context.payload["rows"])
     if context.payload["keep_needed"]:

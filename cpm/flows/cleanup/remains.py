@@ -8,11 +8,18 @@ from datetime import datetime
 
 from django.db.models import QuerySet
 
-from cpm.lib.states import BACKUP_WITH_SNAPSHOTS, BackupStatus, CopyStatus, SnapshotKind, SnapshotStatus, Tier
+from cpm.lib.states import (
+    BACKUP_WITH_SNAPSHOTS,
+    WITHOUT_SNAPSHOT,
+    BackupStatus,
+    CopyStatus,
+    SnapshotKind,
+    SnapshotStatus,
+    Tier,
+)
 from cpm.models import Backup, S3Copy, S3Repository, Snapshot
 
 INITIAL = frozenset({SnapshotKind.INITIAL_AMI, SnapshotKind.DR_INITIAL_AMI})
-CONFIGURATIONS = frozenset({SnapshotKind.INSTANCE, SnapshotKind.DR_INSTANCE})
 MOVED = frozenset({BackupStatus.MOVED_TO_S3, BackupStatus.MOVED_TO_GLACIER})
 # Copies whose data may be in a repository.
 LIVING = (SnapshotStatus.PENDING, SnapshotStatus.COMPLETED)
@@ -23,12 +30,18 @@ HAD_COPIES = (CopyStatus.COMPLETED, CopyStatus.ALL_VALID, CopyStatus.PARTIAL, Co
 def natives(backup: Backup) -> QuerySet[Snapshot]:
     """What AWS still holds. Initial AMIs do not count, since backups of other days may need them."""
     rows = backup.snapshots.exclude(status=SnapshotStatus.DELETED).exclude(aws_id="")
-    return rows.exclude(kind__in=CONFIGURATIONS | INITIAL)
+    return rows.exclude(kind__in=WITHOUT_SNAPSHOT | INITIAL)
 
 
 def copies(backup: Backup) -> QuerySet[S3Copy]:
     """Its copies in S3 and archives that are not known to be gone."""
     return backup.s3_copies.filter(status__in=LIVING)
+
+
+def only_synced(backup: Backup) -> bool:
+    """Whether the backup has done nothing but S3 syncs, so that there is nothing of it to keep or recover."""
+    kinds = set(backup.snapshots.values_list("kind", flat=True))
+    return kinds == {SnapshotKind.S3_SYNC}
 
 
 def copied_instances() -> QuerySet[S3Copy]:
@@ -65,7 +78,7 @@ def settle(backup: Backup, *, now: datetime) -> None:
         if Tier.ARCHIVE not in tiers and row.archive_status in HAD_COPIES:
             row.archive_status = CopyStatus.DELETED
     if not natives(row).exists():
-        unneeded = row.snapshots.filter(kind__in=CONFIGURATIONS).exclude(status=SnapshotStatus.DELETED)
+        unneeded = row.snapshots.filter(kind__in=WITHOUT_SNAPSHOT).exclude(status=SnapshotStatus.DELETED)
         unneeded.exclude(pk__in=copied_instances()).update(status=SnapshotStatus.DELETED, deletion_time=now)
         _without_natives(row, tiers, now)
     row.save(

@@ -244,7 +244,7 @@ def _marks(backup: Backup, policy: Policy) -> dict[str, str]:
         tags.POLICY: policy.name,
         tags.POLICY_ID: str(policy.pk),
         tags.BACKUP: str(backup.pk),
-        tags.COUNT: str(backup.snapshots.filter(original=None, children=None).count()),
+        tags.COUNT: str(backup.snapshots.filter(original=None, children=None).exclude(kind=SnapshotKind.S3_SYNC).count()),
     }
     if backup.account is not None:
         marks[tags.ACCOUNT] = backup.account.account_number

@@ -38,7 +38,9 @@ class RdsExample(Example):
 
     def resources(self, world: World) -> set[str]:
         found = world.aws.client("rds").describe_db_instances()["DBInstances"]
-        return {one["DBInstanceIdentifier"] for one in found if one["DBInstanceStatus"] != "deleting"}
+        # Members of clusters belong to those.
+        alone = [one for one in found if not one.get("DBClusterIdentifier")]
+        return {one["DBInstanceIdentifier"] for one in alone if one["DBInstanceStatus"] != "deleting"}
 
     def request(self, name: str) -> dict[str, Any]:
         return {"aws_resource_id": name}
