@@ -236,22 +236,22 @@ class Story:
         self.display.chapter("Every other kind of resource: backed up, deleted, recovered under new names")
         policy = others.protect(self.rest, self.protection, resources, self.dr_place)
         self.display.say(
-            f"Policy {others.POLICY} has one of each, and copies to {self.dr_place.region} what AWS can copy. It runs now."
+            f"Policy {others.POLICY} has one of each. Copies, and the mirror of the bucket, are for {self.dr_place.region}."
         )
         backup = others.back_up(self.rest, policy, resources, self.display, self.patience)
+        self.display.say("It has run once, and will not again.")
         self._prove(others.change(resources))
         others.lose(resources, self.patience)
         self.display.say(
             "All of them were deleted. Now every backup and every copy is recovered, all at once."
         )
-        recovered = others.recover(
-            self.rest, backup, others.wishes(resources, self.dr_place), self.display, self.patience
-        )
+        wanted = others.wishes(resources, self.dr_place)
+        recovered = others.recover(self.rest, backup, wanted, self.display, self.patience)
         recovered += others.mirrored(resources, self.dr_place)
         self.display.console.print(others.table(recovered))
         self._prove(*(one.proof for one in recovered))
-        copies = len(recovered) - len(resources)
-        told = f"1 of each of {len(resources)} other kinds; {copies} of them also from DR"
+        once = sum(wish.place == wish.of.place for wish in wanted)
+        told = f"1 of each of {once} other kinds, {len(wanted) - once} of them also from DR; a bucket has its mirror"
         self.facts.append(("Recovered too", told))
 
     # -- proofs -------------------------------------------------------------------------------------------

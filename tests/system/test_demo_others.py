@@ -11,7 +11,7 @@ from cpm.demo.kinds import KINDS
 from cpm.demo.kinds.base import Database, Place
 from cpm.demo.others import Wish
 from cpm.demo.waiting import Patience
-from cpm.resources.registry import WHOLE_BY_KEY
+from cpm.resources.registry import BY_KEY, WHOLE_BY_KEY
 from tests import simulated_aws
 
 
@@ -49,6 +49,7 @@ def damage(one):
 def test_the_demo_has_one_of_every_kind():
     snapshotted = {kind.key: kind.dr_key for kind in KINDS if not kind.mirror}
 
+    assert {"instances", "volumes", *(kind.key for kind in KINDS)} == set(BY_KEY)
     assert snapshotted == {key: kind.dr_kind for key, kind in WHOLE_BY_KEY.items()}
 
 

@@ -5,6 +5,7 @@ from cpm.demo.kinds.dynamodb_table import DynamoDbTable
 from cpm.demo.kinds.efs_file_system import EfsFileSystem
 from cpm.demo.kinds.rds_database import RdsDatabase
 from cpm.demo.kinds.redshift_cluster import RedshiftCluster
+from cpm.demo.kinds.s3_bucket import S3Bucket
 from cpm.demo.kinds.storage_clusters import AuroraCluster, DocDbCluster
 
 KINDS: tuple[Kind, ...] = (
@@ -14,4 +15,5 @@ KINDS: tuple[Kind, ...] = (
     RedshiftCluster(),
     DynamoDbTable(),
     EfsFileSystem(),
+    S3Bucket(),
 )
