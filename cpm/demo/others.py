@@ -216,10 +216,10 @@ def table(recovered: Sequence[Recovered]) -> Table:
     shown = Table()
     for title, wraps in (("Type", True), ("Original", False), ("Recovered", False), ("SHA-256 of", False)):
         shown.add_column(title, no_wrap=not wraps)
-    shown.add_column("Equal")
+    shown.add_column("Same")
     for one in recovered:
         original, place = one.wish.of, one.wish.place
         where = "" if place == original.place else f"\nin {place.region}"
-        equal = "yes" if one.proof.holds else "NO"
-        shown.add_row(original.kind.noun, original.id, one.id + where, original.content.amount, equal)
+        same = "yes" if one.proof.holds else "NO"
+        shown.add_row(original.kind.noun, original.id, one.id + where, original.content.amount, same)
     return shown

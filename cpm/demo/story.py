@@ -236,10 +236,10 @@ class Story:
         self.display.chapter("Every other kind of resource: backed up, deleted, recovered under new names")
         policy = others.protect(self.rest, self.protection, resources, self.dr_place)
         self.display.say(
-            f"Policy {others.POLICY} has one of each. Copies, and the mirror of the bucket, are for {self.dr_place.region}."
+            f"Policy {others.POLICY} has one of each; copies and the mirror of the bucket go to {self.dr_place.region}."
         )
+        self.display.say("It runs now.")
         backup = others.back_up(self.rest, policy, resources, self.display, self.patience)
-        self.display.say("It has run once, and will not again.")
         self._prove(others.change(resources))
         others.lose(resources, self.patience)
         self.display.say(

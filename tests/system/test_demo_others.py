@@ -93,5 +93,5 @@ def test_what_is_not_equal_stands_in_the_table(places):
     wanted = others.wishes(made, made[0].place)
     shown = others.table([others.compare(wish, wish.of.id) for wish in wanted])
 
-    (equal,) = (list(column.cells) for column in shown.columns if column.header == "Equal")
-    assert equal == ["NO" if wish.of is made[1] else "yes" for wish in wanted]
+    (same,) = (list(column.cells) for column in shown.columns if column.header == "Same")
+    assert same == ["NO" if wish.of is made[1] else "yes" for wish in wanted]
