@@ -1,5 +1,7 @@
 """DocumentDB clusters in the suite over all types."""
 
+from typing import Any
+
 from tests.domain.whole_examples.rds_cluster import AuroraExample
 from tests.domain.world import World
 
@@ -9,5 +11,12 @@ class DocDbExample(AuroraExample):
     service = engine = "docdb"
 
     def make(self, world: World, name: str) -> str:
-        # Its clusters share their names with those of Aurora.
-        return super().make(world, f"papers-{name}")
+        return super().make(world, _own(name))
+
+    def request(self, name: str) -> dict[str, Any]:
+        return super().request(_own(name))
+
+
+def _own(name: str) -> str:
+    """A name that no Aurora cluster of the same tests has: AWS keeps the names of both together."""
+    return name if name.startswith("papers-") else f"papers-{name}"

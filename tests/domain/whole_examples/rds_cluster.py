@@ -52,14 +52,15 @@ class AuroraExample(Example):
 
     def resources(self, world: World) -> set[str]:
         found = world.aws.client(self.service).describe_db_clusters()["DBClusters"]
-        return {one["DBClusterIdentifier"] for one in found if one["Status"] != "deleting"}
+        ours = [one for one in found if one["Engine"] == self.engine]
+        return {one["DBClusterIdentifier"] for one in ours if one["Status"] != "deleting"}
 
     def request(self, name: str) -> dict[str, Any]:
         return {"aws_resource_id": name, "aws_dbinstance_id": f"{name}-first"}
 
     def snapshots(self, world: World, region: str = REGION, account: str | None = None) -> set[str]:
         found = world.aws.client(self.service, region, account).describe_db_cluster_snapshots()["DBClusterSnapshots"]
-        return {one["DBClusterSnapshotIdentifier"] for one in found}
+        return {one["DBClusterSnapshotIdentifier"] for one in found if one["Engine"] == self.engine}
 
     def _shown(self, world: World, id: str, region: str = REGION, account: str | None = None) -> dict[str, Any]:
         rds = world.aws.client(self.service, region, account)
