@@ -24,6 +24,7 @@ BENCHMARKS = {
     "reports": "tests.benchmarks.reports",
     "repository": "tests.benchmarks.repository",
     "s3_sync": "tests.benchmarks.s3_sync",
+    "whole_calls": "tests.benchmarks.whole_calls",
 }
 # The engine is measured with Celery; the others run their steps in their own process, or none.
 WAKE = {"engine": "tests.benchmarks.engine_tasks.wake"}
