@@ -113,14 +113,23 @@ def back_up(
         found: Json = backup
         return None if found["status"] in RUNNING or found["dr_status"] in COPYING else found
 
-    backup = patience.until(f"the end of the backup of {POLICY}", over, within=BACKED_UP_WITHIN)
+    what = f"the end of the backup of {POLICY}"
+    try:
+        backup = patience.until(what, over, within=BACKED_UP_WITHIN)
+    except DemoFailed as error:
+        # What AWS refuses is tried again and again; only the log tells why nothing comes of it.
+        raise DemoFailed(f"{error}:\n{_log(rest, policy)}") from error
     display.drop("")
-    if (backup["status"], backup["dr_status"]) != (SUCCESSFUL, COMPLETED):
-        logs = "\n".join(line["log"] for line in rest.get(f"backups/{backup['id']}/logs/"))
-        raise DemoFailed(
-            f"the backup of {POLICY} ended with status {backup['status']}, DR {backup['dr_status']}:\n{logs}"
-        )
+    ended = (backup["status"], backup["dr_status"])
+    if ended != (SUCCESSFUL, COMPLETED):
+        raise DemoFailed(f"{what}: status {ended[0]}, DR {ended[1]}:\n{_log(rest, policy)}")
     return backup
+
+
+def _log(rest: Rest, policy: int) -> str:
+    """What CPM says of the backups of the policy."""
+    backups: list[Json] = rest.get("backups/", policy=policy)
+    return "\n".join(line["log"] for one in backups for line in rest.get(f"backups/{one['id']}/logs/"))
 
 
 def _lists(kind: Kind) -> list[str]:
