@@ -12,7 +12,7 @@ from cpm.explore.sandbox import Limits, Session
 from tests.explore.images import image
 from tests.explore.mutations import mutation, used_pages
 
-MUTATIONS = 200 if os.environ.get("CPM_CHAOS") == "long" else 20
+MUTATIONS = 200 if os.environ.get("CPM_CHAOS") == "long" else 40
 AT_ONCE = 20
 LIMITS = Limits(think_seconds=5, cpu_seconds=5, request_seconds=20)
 MOST_ENTRIES = 60
