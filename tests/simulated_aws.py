@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import boto3
+import psycopg
 import requests
 from botocore.config import Config
 
@@ -158,6 +159,22 @@ class SimulatedAws:
         response = requests.get(f"{self.control_url}/contents/{arn}", timeout=120)
         response.raise_for_status()
         return response.content
+
+    # -- live databases -----------------------------------------------------------------------------------
+
+    def live_databases(self, on: bool = True) -> None:
+        """From now on new RDS instances of PostgreSQL are real databases."""
+        self.control("POST", "/databases", {"live": on})
+
+    def connect(
+        self, instance_id: str, password: str, region: str = REGION, account: str | None = None, **more: Any
+    ) -> "psycopg.Connection[Any]":
+        """A connection to a live database as its master user, to its first database unless another one is named."""
+        rds = self.client("rds", region, account)
+        [shown] = rds.describe_db_instances(DBInstanceIdentifier=instance_id)["DBInstances"]
+        place = {"host": shown["Endpoint"]["Address"], "port": shown["Endpoint"]["Port"]}
+        database = {"user": shown["MasterUsername"], "dbname": shown.get("DBName", "postgres")}
+        return psycopg.connect(password=password, autocommit=True, **{**place, **database, **more})
 
     # -- things that tests need often ---------------------------------------------------------------------
 

@@ -1,4 +1,6 @@
-"""Recovering volumes and instances from their copies in S3, and stopping that."""
+"""Recovering volumes, instances and databases from their copies in S3, and stopping that."""
+
+from dataclasses import replace
 
 from django.urls import path
 from rest_framework.request import Request
@@ -7,6 +9,7 @@ from rest_framework.response import Response
 from api import serializers as shapes
 from api.endpoints.recover import (
     SNAPSHOTS,
+    CredentialsBody,
     InstanceRecoveryBody,
     Recovering,
     Switch,
@@ -15,10 +18,12 @@ from api.endpoints.recover import (
     recovering,
 )
 from api.endpoints.snapshots import Instances, Volumes
+from api.endpoints.whole_resources import body
 from api.views import Endpoint, Operation
 from cpm.features import Feature
 from cpm.lib.states import RetrievalTier
 from cpm.models import Recovery
+from cpm.resources.rds_database import RdsDatabase
 from cpm.services import recoveries
 
 
@@ -72,6 +77,24 @@ class InstanceFromS3Body(InstanceRecoveryBody):
     worker_configuration = WorkerConfigurationBody(required=False)
 
 
+DatabaseFromS3Body = body(
+    "DatabaseFromS3Body",
+    "How a database comes back from S3: its rows in a new PostgreSQL database, which needs an id, a user and a password, or its"
+    " files in a bucket. What is left out is as it was.",
+    *(replace(one, required=False) for one in RdsDatabase.recover_takes),
+    credentials=CredentialsBody(required=False),
+    database_name=Word(help_text="Which of several exported databases; without it all of them come back."),
+    engine_version=Word(help_text="Version of PostgreSQL, if not that of the original."),
+    export_bucket=Word(help_text="Bucket for the files of the export, in the region to recover to."),
+    export_prefix=Word(help_text="Where in that bucket; nothing may be there yet."),
+    master_password=Word(write_only=True, help_text="Of the new database; erased when the recovery is over."),
+    master_username=Word(help_text="Of the new database."),
+    preserve_tags=Switch(default=True),
+    region=Word(help_text="Name of the region to recover to."),
+    retrieve_options=RetrieveOptionsBody(required=False),
+)
+
+
 class RecoverVolumeFromS3(Recovering, Volumes):
     """Recovery of a volume from its copy in S3."""
 
@@ -84,6 +107,14 @@ class RecoverInstanceFromS3(Recovering, Instances):
 
     service = staticmethod(recoveries.recover_instance_from_s3)
     operations = recovering(InstanceFromS3Body, "1.3.0", "an instance from S3")
+
+
+class RecoverDatabaseFromS3(Recovering):
+    """Recovery of a database from its copy in S3."""
+
+    kind, noun = RdsDatabase.kind, "RDS database snapshot"
+    service = staticmethod(recoveries.recover_database_from_s3)
+    operations = recovering(DatabaseFromS3Body, "1.5.0", "a database from S3")
 
 
 class RecoveriesFromS3(Endpoint):
@@ -110,6 +141,10 @@ urlpatterns = [
     path(
         f"{SNAPSHOTS}/instances/<id:snapshot_record_id>/recover_from_s3/",
         RecoverInstanceFromS3.as_view({"post": "recover"}),
+    ),
+    path(
+        f"{SNAPSHOTS}/rds_databases/<id:snapshot_record_id>/recover_from_s3/",
+        RecoverDatabaseFromS3.as_view({"post": "recover"}),
     ),
     path("recoveries/<id:recovery_id>/recover_from_s3/abort/", RecoveriesFromS3.as_view({"post": "abort"})),
 ]

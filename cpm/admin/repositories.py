@@ -30,6 +30,12 @@ class SettingsForm(forms.Form):
     )
     verify_every_days = forms.IntegerField(min_value=0, help_text="Days between verifications; 0 is never.")
     verify_depth = forms.ChoiceField(choices=VerifyDepth.choices())
+    export_role_arn = forms.CharField(
+        label="Export role", required=False, help_text="ARN of the role with which RDS exports databases here."
+    )
+    export_kms_key_id = forms.CharField(
+        label="Export key", required=False, help_text="Id or ARN of the key of exported files."
+    )
 
 
 @admin.register(S3Repository)
@@ -46,6 +52,7 @@ class S3RepositoryAdmin(ScopedAdmin):
     fields = (
         "user", "account", "name", "description", "aws_bucket_name", "aws_region", "prefix", "versioned",
         "encryption", "kms_key", "lock_mode", "lock_days", "verify_every_days", "verify_depth",
+        "export_role_arn", "export_kms_key_id",
         "copies_stored", "damaged_copies", "blocks_stored", "bytes_stored", "usage_updated_at", "last_verified_at",
         "last_verify_depth", "verified", "last_verify_details", "deletion", "deletion_error", "created_at", "log",
     )  # fmt: skip

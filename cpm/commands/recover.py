@@ -120,6 +120,48 @@ def instance(
 
 @recover.command()
 @guarded
+def database(
+    backup_id: BackupId,
+    snapshot_id: SnapshotId,
+    name: Annotated[str | None, typer.Option(help="Id of the new PostgreSQL database.")] = None,
+    username: Annotated[str | None, typer.Option(help="Its master user; the password is asked for.")] = None,
+    engine_version: Annotated[str | None, typer.Option(help="Its version, if not that of the original.")] = None,
+    instance_class: Annotated[str | None, typer.Option("--class", help="Class, such as db.t3.micro.")] = None,
+    subnet_group: Annotated[str | None, typer.Option(help="Subnet group, which decides on the VPC.")] = None,
+    public: Annotated[bool | None, typer.Option(help="Whether it gets a public address.")] = None,
+    only: Annotated[str | None, typer.Option(help="Which of several exported databases.")] = None,
+    bucket: Annotated[str | None, typer.Option(help="Put the files into this bucket instead.")] = None,
+    prefix: Annotated[str | None, typer.Option(help="Folder in that bucket, ending in a slash.")] = None,
+    to_region: ToRegion = None,
+    to_account: ToAccount = None,
+    zone: Zone = None,
+    retrieval: Retrieval = None,
+    days_to_keep: DaysToKeep = None,
+    watch_it: Watch = False,
+    user: AsUser = "",
+) -> None:
+    """Bring an RDS database back from its copy in S3: rows into a new PostgreSQL database, or files into a bucket."""
+    actor = acting(user)
+    request = {
+        **_where(actor, to_region, to_account, zone),
+        "aws_resource_id": name,
+        "master_username": username,
+        "master_password": typer.prompt("Password of the new database", hide_input=True) if username else None,
+        "engine_version": engine_version,
+        "db_instance_class": instance_class,
+        "subnet_group_name": subnet_group,
+        "publicly_accessible": public,
+        "database_name": only,
+        "export_bucket": bucket,
+        "export_prefix": prefix,
+        **_s3(True, None, retrieval, days_to_keep),
+    }
+    found = _snapshot(actor, backup_id, snapshot_id)
+    _start(recoveries.recover_database_from_s3, actor, found, request, watch_it)
+
+
+@recover.command()
+@guarded
 def resource(
     backup_id: BackupId,
     snapshot_id: SnapshotId,

@@ -132,6 +132,12 @@ def configure(
     lock_days: Annotated[int | None, typer.Option(help="For how long objects are locked.")] = None,
     verify_every: Annotated[int | None, typer.Option(help="Days between verifications; 0 is never.")] = None,
     verify_depth: Annotated[str | None, typer.Option(help="list, sample or full.")] = None,
+    export_role: Annotated[
+        str | None, typer.Option(help="ARN of the role with which RDS exports databases here; '' for none.")
+    ] = None,
+    export_key: Annotated[
+        str | None, typer.Option(help="Id or ARN of the key of exported files, until they are in the repository.")
+    ] = None,
     user: AsUser = "",
 ) -> None:
     """How new objects are put, and how often the repository is verified. Without options: show it."""
@@ -144,15 +150,18 @@ def configure(
         "lock_days": lock_days,
         "verify_every_days": verify_every,
         "verify_depth": verify_depth,
+        "export_role_arn": export_role,
+        "export_kms_key_id": export_key,
     }
     if any(value is not None for value in given.values()):
         row = repository_settings.configure(actor=actor, repository=row, **given)
     show_table(
         f"Settings of {row.name}",
-        ["Encryption", "KMS key", "Lock", "Days", "Verified every", "To depth"],
+        ["Encryption", "KMS key", "Lock", "Days", "Verified every", "To depth", "Export role", "Export key"],
         [[
             row.get_encryption_display(), row.kms_key or "-", row.get_lock_mode_display(), row.lock_days or "-",
             f"{row.verify_every_days} days" if row.verify_every_days else "never", row.get_verify_depth_display(),
+            row.export_role_arn or "-", row.export_kms_key_id or "-",
         ]],
     )  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""PostgreSQL from a wheel: passwords always (SCRAM), a private socket folder, no TCP.
+"""PostgreSQL from a wheel: passwords always (SCRAM), a private socket folder, no TCP unless a port is asked for.
 
 PostgreSQL refuses to run as root. As root it therefore runs under an existing unprivileged account: the owner of the
 data folder, or `nobody`. That account usually cannot walk to the data folder (below /root, or inside our 0700 folder),
@@ -15,7 +15,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,12 +68,26 @@ class Passwords:
 
 
 class Postgres:
-    """One database cluster in `folder`. Call `prepare` before the first start and `close` at the very end."""
+    """One database cluster in `folder`. Call `prepare` before the first start and `close` at the very end.
 
-    def __init__(self, folder: Path, passwords: Passwords, *, durable: bool = True) -> None:
+    With a `port` it listens on 127.0.0.1 instead of the socket. A cluster that exists keeps its superuser.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        passwords: Passwords,
+        *,
+        durable: bool = True,
+        port: int | None = None,
+        superuser: str = SUPERUSER,
+        settings: Mapping[str, str] | None = None,
+    ) -> None:
         self.folder = folder
+        self.port = port
         self._passwords = passwords
-        self._settings = SETTINGS | ({} if durable else FAST_SETTINGS)
+        self._superuser = superuser
+        self._settings = SETTINGS | ({} if durable else FAST_SETTINGS) | dict(settings or {})
         self._temporary: list[Path] = []
         self._descriptor = -1
         self.account: Account | None = None
@@ -83,6 +97,10 @@ class Postgres:
         """What CPM connects with."""
         return self._url(ROLE, self._passwords.role, DATABASE)
 
+    def superuser_url(self, database: str = "postgres") -> str:
+        """For those who manage the cluster."""
+        return self._url(self._superuser, self._passwords.superuser, database)
+
     def prepare(self) -> None:
         """Finds the programs and an account, and creates the cluster when the folder is new."""
         self.folder.mkdir(mode=0o700, exist_ok=True)
@@ -90,16 +108,16 @@ class Postgres:
         self._give(self.folder)
         self._descriptor = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY)
         self._programs = self._reachable_programs()
-        self._socket = self._socket_folder()
+        self._socket = self.folder if self.port else self._socket_folder()
         if not (self.folder / "data" / "PG_VERSION").exists():
             self._create_cluster()
         self._check_version()
 
     def part(self, stage: int) -> Part:
         """The server as a part of a stack. SIGINT is PostgreSQL's fast shutdown: it ends sessions and writes all."""
-        settings = self._settings | {"unix_socket_directories": self._seen_by_server(self._socket)}
+        settings = self._settings | self._listening()
         arguments = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
-        command = [str(self._programs / "postgres"), "-D", self._seen_by_server(self.folder / "data"), *arguments]
+        command = [str(self._programs / "postgres"), "-D", self.seen_by_server(self.folder / "data"), *arguments]
         return Part(
             name="postgres",
             stage=stage,
@@ -117,7 +135,7 @@ class Postgres:
     def ensure_database(self) -> None:
         """Creates CPM's role and database, or sets the role's password again, in a running server."""
         try:
-            with psycopg.connect(self._url(SUPERUSER, self._passwords.superuser, "postgres"), autocommit=True) as link:
+            with psycopg.connect(self.superuser_url(), autocommit=True) as link:
                 known = link.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", [ROLE]).fetchone()
                 change = sql.SQL("{} ROLE {} LOGIN CREATEDB PASSWORD {}").format(
                     sql.SQL("ALTER" if known else "CREATE"), sql.Identifier(ROLE), sql.Literal(self._passwords.role)
@@ -139,13 +157,24 @@ class Postgres:
             shutil.rmtree(folder, ignore_errors=True)
         self._temporary.clear()
 
+    def run(self, program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Runs one of PostgreSQL's programs to its end, as whom the server runs as."""
+        return self._run([str(self._programs / program), *arguments])
+
     def _url(self, user: str, password: str, database: str) -> str:
-        return f"postgresql://{user}:{password}@/{database}?host={quote(str(self._socket), safe='/')}"
+        place = f"port={self.port}&host=127.0.0.1" if self.port else f"host={quote(str(self._socket), safe='/')}"
+        return f"postgresql://{user}:{password}@/{quote(database, safe='')}?{place}"
+
+    def _listening(self) -> dict[str, str]:
+        if self.port:
+            return {"listen_addresses": "127.0.0.1", "port": str(self.port), "unix_socket_directories": ""}
+        return {"unix_socket_directories": self.seen_by_server(self._socket)}
 
     def _environment(self) -> dict[str, str]:
         return {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C", "TZ": "UTC"}
 
-    def _seen_by_server(self, path: Path) -> str:
+    def seen_by_server(self, path: Path) -> str:
+        """How the server and the programs that `run` starts reach a path of this folder."""
         if self.account is None or not path.is_relative_to(self.folder):
             return str(path)
         return f"/proc/self/fd/{self._descriptor}/{path.relative_to(self.folder)}"
@@ -220,8 +249,8 @@ class Postgres:
             with os.fdopen(descriptor, "w") as file:
                 file.write(self._passwords.superuser + "\n")
             self._give(password_file, 0o600)
-            command = [str(self._programs / "initdb"), "-D", self._seen_by_server(draft), "-U", SUPERUSER]
-            command += ["--pwfile", self._seen_by_server(password_file), "--auth=scram-sha-256", "--encoding=UTF8"]
+            command = [str(self._programs / "initdb"), "-D", self.seen_by_server(draft), "-U", self._superuser]
+            command += ["--pwfile", self.seen_by_server(password_file), "--auth=scram-sha-256", "--encoding=UTF8"]
             command += ["--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8", "--no-instructions"]
             done = self._run(command if self._settings.get("fsync") != "off" else [*command, "--no-sync"])
         finally:
@@ -242,9 +271,7 @@ class Postgres:
 
     def _answers(self) -> bool:
         with suppress(psycopg.Error):
-            psycopg.connect(
-                self._url(SUPERUSER, self._passwords.superuser, "postgres"), connect_timeout=2
-            ).close()
+            psycopg.connect(self.superuser_url(), connect_timeout=2).close()
             return True
         return False
 

@@ -18,6 +18,7 @@ SNAPSHOTS = "arn:{partition}:ec2:*::snapshot/*"
 IMAGES = "arn:{partition}:ec2:*::image/*"
 KEYS = "arn:{partition}:kms:*:*:key/*"
 BUCKETS = "arn:{partition}:s3:::*"
+OBJECTS = "arn:{partition}:s3:::*/*"
 # Repositories have their folders below this one.
 FOLDERS = "arn:{partition}:s3:::*/cpm/*"
 BY_S3 = {"StringLike": {"kms:ViaService": "s3.*.amazonaws.com*"}}
@@ -129,6 +130,35 @@ REPOSITORY = (
     IamAction("kms:DescribeKey", "s3 repositories", "checks the key that a repository shall use", KEYS),
     IamAction("kms:Decrypt", "s3 repositories", "S3 decrypts with the key of the bucket", KEYS, BY_S3),
 )
+RDS_EXPORT = (
+    IamAction("rds:StartExportTask", "rds export", "exports snapshots of databases to the bucket of a repository"),
+    IamAction("rds:DescribeExportTasks", "rds export", "waits until an export is there"),
+    IamAction("rds:CancelExportTask", "rds export", "stops the export of an aborted copy"),
+    IamAction(
+        "iam:PassRole",
+        "rds export",
+        "lets RDS export with the role that the repository names; narrow the name to that of your role",
+        "arn:{partition}:iam::*:role/cpm-*",
+        {"StringEquals": {"iam:PassedToService": "export.rds.amazonaws.com"}},
+    ),
+    IamAction("kms:DescribeKey", "rds export", "RDS looks at the key of the export", KEYS),
+    IamAction(
+        "kms:CreateGrant",
+        "rds export",
+        "lets RDS use the key of the export",
+        KEYS,
+        {"Bool": {"kms:GrantIsForAWSResource": "true"}},
+    ),
+)
+EXPORTED_FILES = (
+    IamAction("s3:ListBucket", "exported files", "sees that nothing is where files of a database shall come", BUCKETS),
+    IamAction(
+        "s3:PutObject", "exported files", "puts files of a database into a bucket; narrow it to that bucket", OBJECTS
+    ),
+    IamAction("s3:AbortMultipartUpload", "exported files", "drops a large file whose upload broke off", OBJECTS),
+    IamAction("s3:GetObject", "exported files", "tells its own files from others", OBJECTS),
+    IamAction("s3:DeleteObject", "exported files", "removes the files of an aborted recovery", OBJECTS),
+)
 NOTIFICATIONS = (*topics.IAM_ACTIONS, *senders.IAM_ACTIONS)
 BACKUP = tuple(action for kind in TYPES if kind.policy == "backup-account" for action in kind.iam_actions)
 S3_SYNC = tuple(action for kind in TYPES if kind.policy == "optional-s3-sync" for action in kind.iam_actions)
@@ -156,6 +186,8 @@ POLICIES: Mapping[str, tuple[IamAction, ...]] = {
     "optional-consistency": CONSISTENCY,
     "optional-notifications": NOTIFICATIONS,
     "optional-replace-volumes": REPLACE,
+    "optional-exported-files": EXPORTED_FILES,
+    "optional-rds-export": RDS_EXPORT,
     "optional-s3-repositories": REPOSITORY,
     "optional-s3-sync": (*S3_SYNC, *s3_sync.IAM_ACTIONS),
     "server-role": SERVER,
@@ -164,11 +196,12 @@ POLICIES: Mapping[str, tuple[IamAction, ...]] = {
 
 OPTIONAL: Mapping[str, tuple[str, ...]] = {
     "backup-account": (
-        "optional-consistency", "optional-notifications", "optional-replace-volumes", "optional-s3-repositories",
-        "optional-s3-sync",
+        "optional-consistency", "optional-exported-files", "optional-notifications", "optional-rds-export",
+        "optional-replace-volumes", "optional-s3-repositories", "optional-s3-sync",
     ),
     "dr-account": (
-        "optional-notifications", "optional-replace-volumes", "optional-s3-repositories", "optional-s3-sync",
+        "optional-exported-files", "optional-notifications", "optional-replace-volumes", "optional-s3-repositories",
+        "optional-s3-sync",
     ),
     "dr-account-no-delete": ("optional-notifications", "optional-s3-repositories"),
 }  # fmt: skip
@@ -206,6 +239,7 @@ NAMED_OTHERWISE: Mapping[str, str] = {
     "ListObjectVersions": "ListBucketVersions",
     "ListObjectsV2": "ListBucket",
     "ListParts": "ListMultipartUploadParts",
+    "UploadPart": "PutObject",
     "UploadPartCopy": "PutObject",
 }
 """Calls of S3 whose IAM action has another name."""

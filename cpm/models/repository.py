@@ -13,7 +13,8 @@ class S3Repository(CpmModel):
 
     `prefix` is the folder and ends in a slash; `versioned` says that the bucket keeps versions. New objects are put with
     `encryption`, `kms_key` and, with a `lock_mode`, locked for `lock_days`. Every `verify_every_days` (0: never) it is
-    verified to `verify_depth`. The figures of its use are those of `usage_updated_at`.
+    verified to `verify_depth`. Snapshots of databases are exported by RDS with the role `export_role_arn`, encrypted with
+    `export_kms_key_id` or else `kms_key`. The figures of its use are those of `usage_updated_at`.
     """
 
     user = models.ForeignKey(User, on_delete=models.CASCADE, related_name="s3_repositories")
@@ -37,6 +38,8 @@ class S3Repository(CpmModel):
     verify_depth = models.CharField(
         max_length=6, choices=VerifyDepth.choices(), default=VerifyDepth.SAMPLE
     )
+    export_role_arn = models.CharField(max_length=2048, blank=True)
+    export_kms_key_id = models.CharField(max_length=2048, blank=True)
     deletion_status = models.CharField(
         max_length=1, choices=DeletionStatus.choices(), default=DeletionStatus.NONE
     )

@@ -1,4 +1,4 @@
-"""Copies of volume snapshots in S3 repositories, and their archives."""
+"""Copies of snapshots in S3 repositories, and their archives."""
 
 from django.db import models
 
@@ -10,12 +10,13 @@ from cpm.models.snapshot import Snapshot
 
 
 class S3Copy(CpmModel):
-    """What became of one volume snapshot in S3. `snapshot` is the native record that was copied.
+    """What became of one snapshot in S3. `snapshot` is the native record that was copied.
 
     `copy_id` names the copy in the repository and `archive_id` its self-contained archive; `tier` says which of the two
     holds the data now. `succeeded` is null while nobody knows. `base` is the copy whose unchanged blocks were taken
     over. Bytes: `bytes_read` from AWS, of these `bytes_new` to the repository, and `bytes_stored` for them.
-    `damaged`: the last verification could not read all of it.
+    `damaged`: the last verification could not read all of it. `image_bytes` is the size of an image of exported files, null
+    for volumes, which are as large as their snapshot says.
     """
 
     backup = models.ForeignKey(Backup, on_delete=models.CASCADE, related_name="s3_copies")
@@ -37,6 +38,7 @@ class S3Copy(CpmModel):
     storage_class = models.CharField(
         max_length=20, choices=StorageClass.choices(), default=StorageClass.STANDARD
     )
+    image_bytes = models.BigIntegerField(null=True)
     bytes_read = models.BigIntegerField(default=0)
     bytes_new = models.BigIntegerField(default=0)
     bytes_stored = models.BigIntegerField(default=0)

@@ -122,6 +122,9 @@ class RdsDatabase(WholeResource):
         IamAction(
             "rds:AddTagsToResource", "recovery", "tags what it makes", (DATABASES, SNAPSHOTS), tagging_as_ours()
         ),
+        IamAction(
+            "rds:CreateDBInstance", "recovery", "makes a database for the rows of a copy in S3", (DATABASES, *GROUPS)
+        ),
         IamAction("rds:DescribeDBInstances", "recovery", "waits until a recovered database can be used"),
         IamAction("rds:DeleteDBInstance", "recovery", "removes the database of an aborted recovery", DATABASES, OURS),
     )  # fmt: skip
@@ -235,6 +238,35 @@ class RdsDatabase(WholeResource):
             **(_groups(held) if rds.at_home(held, place) else {}),
         )
         return str(made["DBInstance"]["DBInstanceIdentifier"])
+
+    def make_empty(self, client: AwsClient, restoring: Restoring, password: str) -> str:
+        """Start to make a new database like the original, for rows from elsewhere; returns its id."""
+        held, request, place = restoring.held, restoring.request, restoring.place
+        network = rds.network(client, held, request, place)
+        home = rds.at_home(held, place)
+        key = {"KmsKeyId": held.details["kms_key_id"]} if home and held.details.get("kms_key_id") else {}
+        made = client.call(
+            "CreateDBInstance",
+            DBInstanceIdentifier=request["aws_resource_id"].lower(),
+            Engine=held.details["engine"],
+            EngineVersion=request.get("engine_version") or held.details["engine_version"],
+            AllocatedStorage=held.capacity or held.details["capacity"],
+            MasterUsername=request["master_username"],
+            MasterUserPassword=password,
+            Tags=rds.as_labels(restoring.tags),
+            **({"StorageEncrypted": True, **key} if held.encrypted or held.details.get("encrypted") else {}),
+            **network.parameters,
+            **_as_it_was(held, request),
+            **_storage(held, request),
+            **_zone(held, request, network),
+            **(_groups(held) if home else {}),
+        )
+        return str(made["DBInstance"]["DBInstanceIdentifier"])
+
+    def endpoint(self, client: AwsClient, id: str) -> tuple[str, int] | None:
+        """Host and port of a database; None until it has them, or when it is gone."""
+        found = (_instances(client, [id]).get(id) or {}).get("Endpoint") or {}
+        return (str(found["Address"]), int(found["Port"])) if found.get("Address") else None
 
     def find_restored(self, client: AwsClient, restoring: Restoring, stage: str) -> list[str]:
         rows = _instances(client, [restoring.request["aws_resource_id"].lower()])

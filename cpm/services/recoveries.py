@@ -10,14 +10,22 @@ from django.db import transaction
 from cpm import permissions
 from cpm.flows import whole
 from cpm.flows.identities import encrypt_secret
-from cpm.flows.recoveries import recover
+from cpm.flows.recoveries import database_password, recover
 from cpm.flows.s3.restore_plan import copies_of
 from cpm.jobs import queue
 from cpm.lib.errors import Conflict, PreconditionFailed, ValidationFailed
 from cpm.lib.states import CopyStatus, RecoveryStatus, RecoveryType, SnapshotKind
 from cpm.models import Actor, Job, Recovery, Snapshot
+from cpm.resources.rds_database import RdsDatabase
 from cpm.resources.registry import DR_KINDS
-from cpm.services import audit, recovery_checks, s3_recovery_checks, scope, whole_recovery_checks
+from cpm.services import (
+    audit,
+    database_recovery_checks,
+    recovery_checks,
+    s3_recovery_checks,
+    scope,
+    whole_recovery_checks,
+)
 
 START, DELETE, ABORT_FROM_S3 = "recoveries.start", "recoveries.delete", "s3_operations.abort"
 GOING = (CopyStatus.INITIALIZING, CopyStatus.IN_PROGRESS)
@@ -133,6 +141,32 @@ def recover_instance_from_s3(
     return _start(actor, snapshot, RecoveryType.INSTANCE, kept, credentials, now, from_s3=True)
 
 
+def recover_database_from_s3(
+    *, actor: Actor, snapshot: Snapshot, request: Request, credentials: Mapping[str, str] | None, now: datetime
+) -> Recovery:
+    """Bring a database back from its copy in S3: its files into a bucket, or its rows into a new PostgreSQL database.
+
+    The password of that is kept encrypted until the recovery is over. Raises what `recover_whole` raises.
+    """
+    if snapshot.kind != RdsDatabase.kind:
+        raise PreconditionFailed("not_a_database", "This record is not the snapshot of an RDS database.")
+    permissions.require(actor, START)
+    s3_recovery_checks.recoverable(snapshot, request)
+    problems = recovery_checks.Problems()
+    where = s3_recovery_checks.target(actor, snapshot, request, problems)
+    database_recovery_checks.check(snapshot, request, problems)
+    problems.raise_any()
+    if not request.get("export_bucket"):
+        problems.add_all(whole_recovery_checks.preflight(snapshot, request, where, credentials))
+        problems.raise_any()
+    given = _given(request)
+    secret = {name: given.pop(name, "") for name in (database_password.FIELD,)}
+    kept = {**given, **where, "preserve_tags": request.get("preserve_tags", True)}
+    return _start(
+        actor, snapshot, RecoveryType.RDS_DATABASE, kept, credentials, now, from_s3=True, more_secrets=secret
+    )
+
+
 def abort(*, actor: Actor, recovery: Recovery) -> None:
     """Stop a running recovery; what it has made is removed. Raises PreconditionFailed if it is over."""
     permissions.require(actor, START)
@@ -191,8 +225,9 @@ def _start(
     now: datetime,
     *,
     from_s3: bool = False,
+    more_secrets: Mapping[str, str] | None = None,
 ) -> Recovery:
-    secret = _secret(credentials)
+    secret = _secret(credentials, more_secrets or {})
     backup = snapshot.backup
     with transaction.atomic():
         recovery = Recovery.objects.create(
@@ -221,12 +256,13 @@ def _start(
     return recovery
 
 
-def _secret(credentials: Mapping[str, str] | None) -> str:
-    """The credentials as a text that only this server can read; it is erased when the job is over."""
+def _secret(credentials: Mapping[str, str] | None, more: Mapping[str, str]) -> str:
+    """What is secret as a text that only this server can read; it is erased when the job is over."""
+    others = {name: value for name, value in more.items() if value}
     if not credentials or not any(credentials.values()):
-        return ""
+        return encrypt_secret(json.dumps(others)) if others else ""
     given = {name: credentials.get(name) or "" for name in ("aws_access_key", "aws_secret_key")}
     missing = [name for name, value in given.items() if not value]
     if missing:
         raise ValidationFailed({"credentials": [(f"{name} is missing.", "required") for name in missing]})
-    return encrypt_secret(json.dumps(given))
+    return encrypt_secret(json.dumps({**others, **given}))

@@ -237,6 +237,7 @@ class Group:
             start_time=_time(draft.created),
             end_time=one.written,
             storage_class=kept if kept in set(StorageClass) else StorageClass.STANDARD,
+            image_bytes=draft.size if one.about.get("image") else None,
             bytes_read=figures.get("read", 0),
             bytes_new=figures.get("new", 0),
             bytes_stored=figures.get("stored", 0),

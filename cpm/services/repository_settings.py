@@ -1,5 +1,6 @@
-"""How a S3 repository puts new objects, and how often it is verified. Policies choose the storage class themselves."""
+"""How a S3 repository puts new objects and exports databases, and how often it is verified. Policies choose the storage class themselves."""
 
+import re
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,7 +26,9 @@ CHOICES = {"encryption": Encryption, "lock_mode": LockMode, "verify_depth": Veri
 LEAST_LOCK_DAYS = 2
 LIMITS = {"lock_days": (0, 36_500), "verify_every_days": (0, 365)}
 """S3 locks objects for a hundred years at most."""
-FIELDS = (*CHOICES, *LIMITS, "kms_key")
+EXPORT = ("export_role_arn", "export_kms_key_id")
+ROLE_ARN = re.compile(r"arn:[\w-]+:iam::\d{12}:role/[\w+=,.@/-]{1,512}")
+FIELDS = (*CHOICES, *LIMITS, "kms_key", *EXPORT)
 
 
 def configure(*, actor: Actor, repository: S3Repository, **settings: Any) -> S3Repository:
@@ -89,6 +92,11 @@ def _check_values(row: S3Repository) -> None:
     if row.lock_days and not row.lock_mode:
         words = "Days without a lock mode mean nothing; choose GOVERNANCE or COMPLIANCE."
         problems["lock_mode"].append((words, "lock_mode_missing"))
+    if row.export_role_arn and not ROLE_ARN.fullmatch(row.export_role_arn):
+        problems["export_role_arn"].append(("Give the ARN of a role, as arn:aws:iam::123456789012:role/export.", "invalid"))
+    if row.export_role_arn and not (row.export_kms_key_id or row.kms_key):
+        words = "RDS exports encrypted files only: name the key for that, or one for the whole repository."
+        problems["export_kms_key_id"].append((words, "required"))
     if any(problems.values()):
         raise ValidationFailed(problems)
 

@@ -99,7 +99,7 @@ def check(
 ) -> None:
     """Checks of the fields that only 7.45 and 7.68 have. `where` is what `target` has found."""
     _keys(request, where, problems)
-    _retrieval(snapshot, request, problems)
+    retrieval(snapshot, request, problems)
     _worker(request.get("worker_configuration") or {}, problems)
     account = request.get("from_account")
     if account is not None and account != snapshot.account_id:
@@ -140,7 +140,7 @@ def _elsewhere(number: str, where: Mapping[str, Any]) -> bool:
     return bool(target) and target != number
 
 
-def _retrieval(snapshot: Snapshot, request: Mapping[str, Any], problems: Problems) -> None:
+def retrieval(snapshot: Snapshot, request: Mapping[str, Any], problems: Problems) -> None:
     options = request.get("retrieve_options")
     if not options:
         return

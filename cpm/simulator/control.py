@@ -6,6 +6,7 @@ GET    /volumes/{id}/sha256             {"sha256", "bytes"} of everything (also 
 GET    /volumes/{id}/fingerprint        {"fingerprint"}: cheap, equal exactly when the bytes are equal, apart
                                         from zeros at the end (also /snapshots/{id}/fingerprint)
 GET, PUT /contents/{arn}                the bytes of a database or warehouse; read also of its snapshots
+GET, POST /databases                    {"live": bool}: new RDS instances of PostgreSQL are real, see ``rds_live``
 GET    /efs/{id}/files                  {path: sha256} of every file of an EFS file system
 GET    /efs/{id}/files/{path}           the bytes of one file (also PUT, which writes them, and DELETE)
 GET    /calls?since=N[&limit=M]         {"calls": [{seq, service, action, account, region, time, error, ids}]}
@@ -27,8 +28,7 @@ GET    /ses                             {"identities": [{account, region, addres
 POST   /ses                             {"address", "status"?}: the owner confirms it, or the status is set otherwise
 POST   /snapshots/{id}/fail             {"message"?}: the snapshot ends, or has ended, in ``error``
 POST   /automated/{arn}                 Redshift takes an automated snapshot now; {"snapshot"}
-GET    /objects[?account=&region=]      every volume, snapshot, image, instance, database and its
-                                        snapshots with its tags; kinds of databases only where there are any
+GET    /objects[?account=&region=]      every volume, snapshot, image, instance, database and its snapshots with tags
 GET    /health                          {"status": "ok", "stored_bytes"}
 POST   /reset                           forgets everything but the port
 

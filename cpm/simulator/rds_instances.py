@@ -3,7 +3,7 @@
 import secrets
 from typing import Any
 
-from cpm.simulator import rds_engines, rds_keys, rds_networks, rds_tags
+from cpm.simulator import rds_engines, rds_keys, rds_live, rds_networks, rds_tags
 from cpm.simulator.call import Call
 from cpm.simulator.errors import AwsError, invalid, missing
 from cpm.simulator.rds_model import Database, DBCluster, DBInstance
@@ -13,6 +13,7 @@ from cpm.simulator.rds_names import (
     arn,
     combination,
     find,
+    forget,
     free_name,
     listed,
     living,
@@ -54,8 +55,15 @@ def create(call: Call) -> dict[str, Any]:
         raise combination(f"The engine {call.params['Engine']} needs the parameter DBClusterIdentifier.")
     version = call.params.get("EngineVersion", offered.version)
     rds_engines.check_class(call.params["DBInstanceClass"], call.params["Engine"], version)
+    live = rds_live.wanted(call, call.params["Engine"])
     made = _member(call, find(call, CLUSTER, cluster_name)) if cluster_name else _single(call, version)
     call.state.contents.write(made.id, b"")
+    if live:
+        try:
+            rds_live.create(call, made)
+        except AwsError:
+            forget(call, INSTANCE, made)
+            raise
     return {"DBInstance": shown(call, made)}
 
 
@@ -162,8 +170,12 @@ def shown_networks(call: Call, database: Database) -> dict[str, Any]:
 
 
 def shown(call: Call, instance: DBInstance) -> dict[str, Any]:
-    """An instance as DescribeDBInstances shows it; its address is there once it has been made."""
-    address = f"{instance.name}.{instance.resource_id[3:15].lower()}.{instance.region}.rds.amazonaws.com"
+    """An instance as DescribeDBInstances shows it; its address is there once it has been made.
+
+    A live one shows where it is really reached, which is another port than it was given.
+    """
+    host = f"{instance.name}.{instance.resource_id[3:15].lower()}.{instance.region}.rds.amazonaws.com"
+    address = rds_live.endpoint(call, instance) or {"Address": host, "Port": instance.port}
     return {
         "DBInstanceIdentifier": instance.name,
         "DBInstanceArn": instance.id,
@@ -186,7 +198,7 @@ def shown(call: Call, instance: DBInstance) -> dict[str, Any]:
         "DBClusterIdentifier": instance.cluster,
         "DbInstancePort": 0,
         "InstanceCreateTime": instance.created if instance.state != "creating" else None,
-        "Endpoint": {"Address": address, "Port": instance.port} if instance.state != "creating" else None,
+        "Endpoint": address if instance.state != "creating" else None,
         "PendingModifiedValues": {},
         "TagList": rds_tags.listed(instance.tags),
         **shown_networks(call, instance),
@@ -221,7 +233,7 @@ CHANGES = {
     "DBPortNumber": "port",
     "PubliclyAccessible": "public",
 }
-# Taken without effect on what the simulator keeps.
+# Taken without effect on what the simulator keeps; the password is changed where there is a live database.
 UNSEEN = {"DBInstanceIdentifier", "ApplyImmediately", "MasterUserPassword", "AllowMajorVersionUpgrade"}
 
 
@@ -238,6 +250,7 @@ def modify(call: Call) -> dict[str, Any]:
     rds_engines.check_class(new["instance_class"], instance.engine, new["version"])
     rds_engines.check_storage(instance.engine, new["storage_type"], new["storage"], new["iops"])
     rds_engines.check_port(new["port"])
+    rds_live.check_new_password(call, instance)
     if new["storage"] < instance.storage:
         raise invalid("Invalid storage size: it cannot be less than the current one")
     if "VpcSecurityGroupIds" in call.params:
@@ -246,6 +259,7 @@ def modify(call: Call) -> dict[str, Any]:
     for attribute, value in wanted.items():
         setattr(instance, attribute, value)
     instance.settings = settings(call, instance.settings)
+    rds_live.change_password(call, instance)
     instance.begin("modifying", call.world.settling("database"))
     return {"DBInstance": shown(call, instance)}
 
@@ -264,6 +278,7 @@ def _turned(call: Call, needed: str, doing: str, rest: str) -> dict[str, Any]:
     instance = find(call, INSTANCE, call.params["DBInstanceIdentifier"])
     if instance.state != needed or instance.cluster:
         raise wrong_state(INSTANCE, instance)
+    rds_live.turn(call, instance, on=rest == "available")
     instance.begin(doing, call.world.settling("database"), rest)
     return {"DBInstance": shown(call, instance)}
 

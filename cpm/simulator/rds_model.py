@@ -118,6 +118,15 @@ class SubnetGroup(Held):
         return "Complete"
 
 
+@dataclass
+class Live:
+    """Which PostgreSQL cluster stands behind an instance or a snapshot, by ARN; see ``rds_live``. Ports: of instances."""
+
+    on: bool = False
+    clusters: dict[str, str] = field(default_factory=dict)
+    ports: dict[str, int] = field(default_factory=dict)
+
+
 @dataclass(kw_only=True)
 class ExportTask(Held):
     source_arn: str
@@ -128,11 +137,17 @@ class ExportTask(Held):
     role_arn: str
     key: str
     only: list[str]
-    data: bytes
-    database_name: str
+    # By path below the folder of the export, and what its lists say of each table.
+    files: dict[str, bytes]
+    tables: list[dict[str, Any]]
+    warning: str | None = None
     canceled: bool = False
     failure: str | None = None
     written: bool = False
+
+    @property
+    def bytes(self) -> int:
+        return sum(map(len, self.files.values()))
 
     @property
     def state(self) -> str:

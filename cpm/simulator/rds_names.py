@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from cpm.simulator import rds_live
 from cpm.simulator.call import Call
 from cpm.simulator.errors import AwsError, invalid
 from cpm.simulator.rds_model import Held
@@ -93,7 +94,7 @@ def living(call: Call, kind: Kind) -> list[Any]:
 def forget(call: Call, kind: Kind, item: Held) -> None:
     """Takes it and its content out of the world."""
     shelf(call, kind).remove(item)
-    call.state.contents.drop(item.id)
+    rds_live.drop(call, item.id)
 
 
 def free_name(call: Call, kind: Kind, given: str) -> str:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from cpm.simulator import rds_clusters, rds_engines, rds_instances, rds_keys
+from cpm.simulator import rds_clusters, rds_engines, rds_instances, rds_keys, rds_live
 from cpm.simulator.call import Call
 from cpm.simulator.errors import AwsError, invalid, missing
 from cpm.simulator.rds_model import DatabaseSnapshot, DBCluster, DBInstance
@@ -66,7 +66,7 @@ def instance(call: Call) -> dict[str, Any]:
         instance_class=instance_class,
         settings=rds_instances.settings(call, {**of.settings, "DeletionProtection": False}),
     )
-    call.state.contents.copy(snapshot.id, made.id)
+    rds_live.copy(call, snapshot.id, made.id)
     return {"DBInstance": rds_instances.shown(call, made)}
 
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from cpm.simulator import rds_keys, rds_tags
+from cpm.simulator import rds_keys, rds_live, rds_tags
 from cpm.simulator.call import Call
 from cpm.simulator.errors import AwsError
 from cpm.simulator.rds_model import DatabaseSnapshot
@@ -54,7 +54,7 @@ def copy(call: Call, kind: Kind) -> dict[str, Any]:
         original_created=source.original_created or source.created,
     )
     made.of.created = source.of.created
-    call.state.contents.copy(source.id, made.id)
+    rds_live.copy(call, source.id, made.id)
     shelf(call, kind).add(made)
     return {kind.label: SHOWN[kind.shelf](call, made)}
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from cpm.simulator import kms, rds_tags
+from cpm.simulator import kms, rds_live, rds_tags
 from cpm.simulator.call import Call
 from cpm.simulator.errors import AwsError, invalid
 from cpm.simulator.rds_model import DatabaseSnapshot, DBCluster, DBInstance
@@ -64,7 +64,7 @@ def take(call: Call, database: DBInstance | DBCluster, name: str, labels: dict[s
         made.failure = "injected failure"
     # ``replace`` runs __post_init__, which takes the moment of the last change for that of the creation.
     made.of.created = database.created
-    call.state.contents.copy(database.id, made.id)
+    rds_live.copy(call, database.id, made.id)
     shelf(call, kind).add(made)
     database.begin("backing-up", made.settling)
     return made

@@ -11,6 +11,7 @@ def everything(world: World) -> None:
         BackendDict.reset()
         world.state = State()
         world.blocks.recount(iter([]))
+        world.postgres.keep_only(set())
         world.faults.remove(None)
         world.calls.clear()
         world.changes += 1

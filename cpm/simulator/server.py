@@ -10,6 +10,7 @@ import structlog
 from moto.moto_server.werkzeug_app import MotoRequestHandler
 from werkzeug.serving import BaseWSGIServer, make_server
 
+from cpm.simulator import rds_live
 from cpm.simulator.application import Application
 from cpm.simulator.persistence import Keeper, load
 from cpm.simulator.world import World
@@ -41,6 +42,7 @@ def serve(host: str, port: int, folder: Path, port_file: Path | None) -> None:
             volumes=len(world.state.volumes.by_id),
             snapshots=len(world.state.snapshots.by_id),
         )
+    rds_live.resume(world)
     keeper = Keeper(world)
     keeper.start()
     server = make_server(host, port, Application(world), threaded=True, request_handler=QuietHandler)
@@ -53,6 +55,7 @@ def serve(host: str, port: int, folder: Path, port_file: Path | None) -> None:
     server.serve_forever(poll_interval=0.1)
     server.server_close()
     keeper.stop()
+    world.postgres.close()
     log.info("simulator stopped")
 
 

@@ -21,7 +21,8 @@ from cpm.simulator.contents import Contents
 from cpm.simulator.efs_model import FileSystem
 from cpm.simulator.faults import Faults
 from cpm.simulator.identity import Identities
-from cpm.simulator.rds_model import DatabaseSnapshot, DBCluster, DBInstance, ExportTask, SubnetGroup
+from cpm.simulator.postgres_clusters import Clusters
+from cpm.simulator.rds_model import DatabaseSnapshot, DBCluster, DBInstance, ExportTask, Live, SubnetGroup
 from cpm.simulator.timing import Limits, Settling, Timing, now
 
 
@@ -238,6 +239,7 @@ class State:
     db_cluster_snapshots: Shelf[DatabaseSnapshot] = field(default_factory=Shelf)
     db_subnet_groups: Shelf[SubnetGroup] = field(default_factory=Shelf)
     db_exports: Shelf[ExportTask] = field(default_factory=Shelf)
+    live: Live = field(default_factory=Live)
     # (account, region, action, client token) -> (parameters, answer)
     tokens: dict[tuple[str, str, str, str], tuple[str, Any]] = field(default_factory=dict)
     agents: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -276,6 +278,7 @@ class World:
         self.folder = folder
         self.lock = threading.RLock()
         self.blocks = BlockStore(folder / "blocks")
+        self.postgres = Clusters(folder)
         self.faults = Faults()
         self.calls = CallLog()
         self.state = State()

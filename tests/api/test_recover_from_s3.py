@@ -33,6 +33,20 @@ def test_a_moved_backup_is_recoverable_from_s3_alone(call, volume):
     assert started["status"] == "P" and started["recovery_type"] == "V"
 
 
+def test_a_database_comes_back_as_files_or_as_rows(call, owner):
+    backup = factories.backup(factories.policy(factories.account(owner)))
+    made = factories.snapshot(backup, kind="rds_databases", details={"engine": "postgres", "storage_type": "gp3"})
+    factories.s3_copy(made)
+    where = path(made, "rds_databases")
+
+    status, started = call("POST", where, {"export_bucket": "files-of-ours", "export_prefix": "back/"})
+    refused, answer = call("POST", where, {"master_username": "shop", "master_password": "brief"})
+
+    assert (status, started["recovery_type"], started["s3_recover_status"]["status"]) == (202, "R", "Z")
+    assert refused == 400
+    assert codes(answer) == {"aws_resource_id": ["required"], "master_password": ["invalid"]}
+
+
 def test_progress_is_shown_for_each_volume(call, volume):
     recovery = factories.recovery(
         volume,

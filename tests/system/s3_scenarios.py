@@ -1,4 +1,4 @@
-"""Copies to S3, their cleanup and archiving for the crash matrix."""
+"""Copies to S3, databases among them, their cleanup and archiving for the crash matrix."""
 
 import itertools
 from collections.abc import Callable
@@ -7,12 +7,13 @@ from datetime import timedelta
 from django.utils import timezone
 
 from cpm.flows.s3 import repositories as flow
-from cpm.models import Backup, S3Copy, S3Repository
+from cpm.models import Backup, Recovery, S3Copy, S3Repository
 from cpm.repository import archiving
 from cpm.repository.prune import prune
 from cpm.repository.verify import Depth, verify
-from cpm.services import backups, cleanup
-from tests.domain import copying, stored, syncing
+from cpm.services import backups, cleanup, recoveries
+from tests import factories
+from tests.domain import copying, exporting, recovering, stored, syncing
 from tests.domain.copying import block
 from tests.domain.world import World
 from tests.repository.world import AT_ONCE
@@ -114,5 +115,36 @@ def s3_cleanup_scenario(world: World) -> Callable[[], Scenario]:
                 archiving.retrieve(repository, archive, tier="Standard", days=1)
             wanted = [stored.block(seed) for seed in seeds[copy.backup_id]]
             assert stored.content(row, copy.stored_id) == wanted
+
+    return lambda: Scenario(begin, check)
+
+
+def rds_to_s3_scenario(world: World) -> Callable[[], Scenario]:
+    """A database is exported and packed; its files come back from the copy of the round before."""
+    policy = exporting.policy_over(world, exporting.repository(world), exporting.database(world, "shop"))
+    factories.bucket(world.aws, "files-of-ours", "us-east-1")
+    copying.copied(world, policy)
+    rounds = itertools.count(1)
+
+    def begin() -> None:
+        source = S3Copy.objects.filter(succeeded=True).order_by("-pk")[0].snapshot
+        wanted = {"export_bucket": "files-of-ours", "export_prefix": f"{next(rounds)}/"}
+        recoveries.recover_database_from_s3(
+            actor=world.actor, snapshot=source, request=wanted, credentials=None, now=timezone.now()
+        )
+        backups.start(actor=world.actor, policy=policy, now=timezone.now())
+
+    def check() -> None:
+        last, recovery = Backup.objects.order_by("-pk")[0], Recovery.objects.order_by("-pk")[0]
+        assert (last.status, last.s3_copy_status) == ("B", "S"), (last.outcome, world.log(last))
+        assert recovery.status == "R", recovering.log(recovery)
+        assert len(exporting.tasks(world)) == S3Copy.objects.count() and exporting.staged(world) == []
+        assert exporting.CONTENT in exporting.files(exporting.copy_of(last)).values()
+        read = S3Copy.objects.get(snapshot=recovery.snapshot)
+        bucket, prefix = "files-of-ours", recovery.request["export_prefix"]
+        found = exporting.objects(world, bucket, prefix)
+        assert found == {prefix + name: data for name, data in exporting.files(read).items()}
+        repository = flow.opened(S3Repository.objects.get())
+        assert list(repository.store.list("progress/")) == [] and not verify(repository, Depth.FULL).damage
 
     return lambda: Scenario(begin, check)

@@ -28,7 +28,12 @@ from tests.system.recovery_scenarios import (
     recover_instance_scenario,
     recover_volume_scenario,
 )
-from tests.system.s3_scenarios import s3_cleanup_scenario, s3_copy_scenario, s3_sync_scenario
+from tests.system.s3_scenarios import (
+    rds_to_s3_scenario,
+    s3_cleanup_scenario,
+    s3_copy_scenario,
+    s3_sync_scenario,
+)
 from tests.system.scenario import Scenario, ours, recorded
 
 pytestmark = [pytest.mark.chaos, pytest.mark.django_db(transaction=True)]
@@ -136,6 +141,7 @@ SCENARIOS = {
     "backup": backup_scenario,
     "agent": agent_scenario,
     "dr": dr_scenario,
+    "rds_to_s3": rds_to_s3_scenario,
     "retention": retention_scenario,
     "s3_cleanup": s3_cleanup_scenario,
     "s3_copy": s3_copy_scenario,

@@ -2,6 +2,7 @@
 
 from cpm.flows.recoveries import (
     recover_clean,
+    recover_database,
     recover_finish,
     recover_instance,
     recover_share,
@@ -10,7 +11,7 @@ from cpm.flows.recoveries import (
     recover_whole,
 )
 from cpm.flows.recoveries.recover_base import KIND, SUBJECT
-from cpm.flows.s3 import restore, retrieve
+from cpm.flows.s3 import restore, restore_files, restore_rows, retrieve
 from cpm.jobs.kinds import StepKind, StepSpec
 from cpm.jobs.queue import JobSpec
 from cpm.lib.states import RecoveryType
@@ -26,7 +27,9 @@ PLANS = {
 
 def job(recovery: Recovery, *, secret: str = "") -> JobSpec:
     """The job of a new recovery record. `secret` is the encrypted credentials for it, if any were given."""
-    first = StepSpec(PLANS[RecoveryType(recovery.recovery_type)])
+    kind = RecoveryType(recovery.recovery_type)
+    from_export = recovery.from_s3 and kind is RecoveryType.RDS_DATABASE
+    first = StepSpec(recover_database.PLAN if from_export else PLANS[kind])
     return JobSpec(KIND, SUBJECT, recovery.pk, [first], user_id=recovery.user_id, secret=secret)
 
 
@@ -36,6 +39,9 @@ KINDS: tuple[StepKind, ...] = (
     *recover_whole.KINDS,
     *recover_share.KINDS,
     *recover_sources.KINDS,
+    *recover_database.KINDS,
+    *restore_files.KINDS,
+    *restore_rows.KINDS,
     *recover_clean.KINDS,
     *recover_finish.KINDS,
     *retrieve.KINDS,

@@ -53,8 +53,8 @@ def identity(context: StepContext, account_id: int) -> Identity:
     secret = context.job_secret()
     if secret:
         target = Recovery.objects.values_list("request__target_account", flat=True).get(pk=context.subject_id)
-        if target == account_id:
-            given = json.loads(decrypt_secret(secret))
+        given = json.loads(decrypt_secret(secret))
+        if target == account_id and given.get("aws_access_key"):
             return Keys(
                 given["aws_access_key"], given["aws_secret_key"], account_number=account.account_number or None
             )

@@ -12,10 +12,17 @@ from typing import Any
 from cpm.aws.errors import AwsError, InUse, InvalidState, NotFound
 from cpm.aws.gateway import AwsClient
 from cpm.flows import polling, tags
-from cpm.flows.recoveries import recover_outcome, recover_share, recover_sources, recover_whole
+from cpm.flows.recoveries import (
+    recover_database,
+    recover_outcome,
+    recover_share,
+    recover_sources,
+    recover_whole,
+)
 from cpm.flows.recoveries.recover_base import QUEUE, aws, marked, place_of, until_listed
 from cpm.flows.recoveries.recover_outcome import Outcome as Found
 from cpm.flows.recoveries.recover_volume_attach import volume_at
+from cpm.flows.s3 import restore_files, restore_plan
 from cpm.jobs.context import StepContext
 from cpm.jobs.kinds import Done, Failed, Outcome, StepKind
 from cpm.lib.states import StepState
@@ -253,6 +260,18 @@ def _whole_copies(context: StepContext, found: Found, step: Step) -> None:
         raise Busy(f"Waiting until the temporary copy {step.token} can be deleted.")
 
 
+def _files(context: StepContext, found: Found, step: Step) -> None:
+    """Files of an exported database that a recovery has put into a bucket without coming to its end."""
+    if not found.came:
+        restore_files.remove(context, step)
+
+
+def _databases(context: StepContext, found: Found, step: Step) -> None:
+    """A database that was made for rows from S3 which did not all come."""
+    if not found.came and not recover_database.remove_made(context, step):
+        raise Busy(f"Waiting until {step.token} can be removed.")
+
+
 ORDER: tuple[tuple[str, Callable[[StepContext, Found, Step], None]], ...] = (
     ("recover.launch", _instances),
     ("recover.volume", _volumes),
@@ -264,6 +283,8 @@ ORDER: tuple[tuple[str, Callable[[StepContext, Found, Step], None]], ...] = (
     ("recover.s3_write", _written),
     ("recover.whole", _whole),
     ("recover.whole_copy", _whole_copies),
+    (restore_plan.FILES, _files),
+    (recover_database.INSTANCE, _databases),
     ("recover.share", _shares),
 )
 KINDS = (StepKind("recover.clean", QUEUE, clean),)

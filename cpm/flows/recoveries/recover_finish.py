@@ -61,8 +61,8 @@ def _settle(context: StepContext, status: RecoveryStatus, words: str, ids: str =
 
 def _settle_s3(context: StepContext, steps: Sequence[Step]) -> None:
     """What became of the transfers from S3, if there were any."""
-    for what, kind in (("s3", restore_plan.WRITE), ("retrieve", restore_plan.RETRIEVE)):
-        of_kind = [step for step in steps if step.kind == kind]
+    for what, kinds in (("s3", restore_plan.READS), ("retrieve", (restore_plan.RETRIEVE,))):
+        of_kind = [step for step in steps if step.kind in kinds]
         if of_kind:
             came = restore_record.outcome(of_kind, aborted=context.aborted)
             Recovery.objects.filter(pk=context.subject_id).update(**{f"{what}_status": came})

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from cpm.flows.recoveries.recover_base import recovery_of
+from cpm.flows.s3.restore_plan import FILES, LOAD
 from cpm.jobs.context import StepContext
 from cpm.lib.states import RecoveryType, StepState
 from cpm.models import Step
@@ -46,7 +47,8 @@ def read(context: StepContext) -> Outcome:
     )
     if not undo:
         ways = {RecoveryType.INSTANCE: _instances, RecoveryType.VOLUME: lambda steps: _tokens(steps, "recover.volume")}
-        outcome.came = ways.get(RecoveryType(recovery.recovery_type), _whole)(steps)
+        of_type = _from_files if recovery.from_s3 else _whole
+        outcome.came = ways.get(RecoveryType(recovery.recovery_type), of_type)(steps)
         if recovery.request.get("ami_handling") == "O":
             outcome.wanted, outcome.came = 1, _tokens(steps, "recover.image")
     return outcome
@@ -62,6 +64,11 @@ def _whole(steps: list[Step]) -> list[str]:
     if first is None or first.state != StepState.SUCCEEDED:
         return []
     return [str((first.cursor or {}).get("id") or first.token)]
+
+
+def _from_files(steps: list[Step]) -> list[str]:
+    """Where the files of an exported database are, or the database that has their rows."""
+    return [str(step.token) for step in steps if step.kind in (FILES, LOAD) and step.state == StepState.SUCCEEDED]
 
 
 def _instances(steps: list[Step]) -> list[str]:

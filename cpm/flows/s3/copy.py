@@ -1,7 +1,7 @@
 """Copying a backup to S3: when it is its turn, what is copied, and what became of it.
 
-plan -> parts of each volume -> seal of each volume -> finish. The volumes are independent: one that fails leaves the
-others alone. A job that is asked to stop keeps what is complete and forgets the rest.
+plan -> parts of each volume -> seal of each volume -> finish; for databases export -> pack -> seal, and what was staged goes
+(`export`). Volumes and databases are independent: one that fails leaves the others alone. A job that is asked to stop keeps what is complete and forgets the rest.
 """
 
 import uuid
@@ -13,7 +13,7 @@ from django.db import transaction
 
 from cpm.flows import polling
 from cpm.flows.cleanup.uses import COPY_JOB
-from cpm.flows.s3 import copy_finish, copy_parts, operation, repositories
+from cpm.flows.s3 import copy_finish, copy_parts, export, export_pack, operation, repositories
 from cpm.flows.s3.copy_finish import WORKED
 from cpm.flows.s3.operation import OPEN
 from cpm.jobs import queue
@@ -109,14 +109,14 @@ def plan(context: StepContext) -> Outcome:
         if holder.kind == COPY_JOB and holder.subject_id not in repeated:
             return _skipped(context, "another backup of the policy is being copied.")
         return polling.again(context.now, message="Another operation of the policy in S3 is running.")
-    sources, left_out = _sources(backup)
+    sources, left_out = _sources(context, backup, policy.s3_repository)
     if not sources:
         return _skipped(context, "none of its snapshots can be copied.")
     # Says at once, and for all volumes, what is wrong with the repository.
     repositories.opened(policy.s3_repository, session=f"cpm-job-{context.job_id}")
     copies = _copies(backup, policy, policy.s3_repository, sources, context.now)
     specs = _steps(copies, left_out, _forced(sources))
-    context.log(f"Copying {len(copies)} volumes to S3 repository {policy.s3_repository.name}.")
+    context.log(f"Copying {copy_finish.count(sources)} to S3 repository {policy.s3_repository.name}.")
 
     def write() -> None:
         S3Copy.objects.bulk_create(copies)
@@ -170,7 +170,7 @@ def _is_whole(backup: Backup) -> bool:
     return ended in (BackupStatus.SUCCESSFUL, BackupStatus.PARTIAL) and backup.s3_copy_status in WORKED
 
 
-def _sources(backup: Backup) -> tuple[list[Snapshot], int]:
+def _sources(context: StepContext, backup: Backup, repository: S3Repository) -> tuple[list[Snapshot], int]:
     """The snapshots that can be copied, and how many cannot be by their nature."""
     rows = backup.snapshots.filter(succeeded=True, original=None, status=SnapshotStatus.COMPLETED).exclude(
         aws_id=""
@@ -178,6 +178,11 @@ def _sources(backup: Backup) -> tuple[list[Snapshot], int]:
     rows = rows.exclude(kind__in=[SnapshotKind.INSTANCE, SnapshotKind.INITIAL_AMI])
     found = list(rows.select_related("target", "account", "parent").order_by("pk"))
     sources = [row for row in found if row.kind == SnapshotKind.VOLUME and row.capacity and not _is_sold(row)]
+    for row in filter(export.is_database, found):
+        if why := export.why_not(row, repository):
+            context.log(f"The database {row.source_id} is not copied to S3: {why}")
+        else:
+            sources.append(row)
     return sources, len(found) - len(sources)
 
 
@@ -198,7 +203,8 @@ def _copies(
     backup: Backup, policy: Policy, repository: S3Repository, sources: Sequence[Snapshot], now: datetime
 ) -> list[S3Copy]:
     forced = _forced(sources)
-    bases = _bases(repository, [row for row in sources if row.target_id not in forced])
+    volumes = [row for row in sources if row.kind == SnapshotKind.VOLUME]
+    bases = _bases(repository, [row for row in volumes if row.target_id not in forced])
     ids = new_ids(S3Copy, len(sources))
     return [
         S3Copy(
@@ -239,6 +245,9 @@ def _steps(copies: Sequence[S3Copy], left_out: int, forced: set[int]) -> list[St
     specs: list[StepSpec] = []
     for copy in copies:
         row = copy.snapshot
+        if row.kind != SnapshotKind.VOLUME:
+            specs += export.steps(copy)
+            continue
         assert row.capacity
         place = places.at(row.aws_account_number, row.region)
         length = part_segments() * (BASED_PARTS if copy.base_id else 1)
@@ -286,6 +295,8 @@ def plan_cancelled(context: StepContext) -> None:
 KINDS: tuple[StepKind, ...] = (
     StepKind("s3_copy.plan", QUEUE, plan, failed=plan_failed, cancelled=plan_cancelled),
     *copy_parts.KINDS,
+    *export.KINDS,
+    *export_pack.KINDS,
     *copy_finish.KINDS,
 )
 QUEUES = {kind.name: kind.queue for kind in KINDS}

@@ -1,5 +1,6 @@
 """The end of a copy to S3: what is not complete is forgotten, and the record gets its status."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cpm.aws.errors import AwsError
@@ -10,8 +11,8 @@ from cpm.flows.s3 import copy_parts
 from cpm.jobs import queue
 from cpm.jobs.context import StepContext
 from cpm.jobs.kinds import Done, Outcome, StepKind
-from cpm.lib.states import CopyStatus, SnapshotStatus
-from cpm.models import Backup, Policy, S3Copy, Target
+from cpm.lib.states import CopyStatus, SnapshotKind, SnapshotStatus
+from cpm.models import Backup, Policy, S3Copy, Snapshot, Target
 from cpm.repository.errors import ObjectMissing, RepositoryError
 
 QUEUE = "s3"
@@ -86,19 +87,28 @@ def _settle(context: StepContext, backup: Backup) -> None:
 
 def _result(context: StepContext, backup: Backup) -> _Result:
     copies = S3Copy.objects.filter(backup=backup)
-    worked, failed = copies.filter(succeeded=True).count(), copies.exclude(succeeded=True).count()
+    good = [copy.snapshot for copy in copies.filter(succeeded=True).select_related("snapshot")]
+    failed = copies.exclude(succeeded=True).count()
+    worked = count(good)
     if not failed:
         left_out = context.payload["left_out"]
         if left_out:
             return _Result(
-                CopyStatus.ALL_VALID, f"{worked} volumes copied to S3; {left_out} targets cannot be copied."
+                CopyStatus.ALL_VALID, f"{worked} copied to S3; {left_out} targets cannot be copied."
             )
-        return _Result(CopyStatus.COMPLETED, f"{worked} volumes copied to S3.")
+        return _Result(CopyStatus.COMPLETED, f"{worked} copied to S3.")
     if context.aborted:
-        return _Result(CopyStatus.ABORTED, f"The copy to S3 was aborted; {worked} volumes had been copied.")
-    if not worked:
-        return _Result(CopyStatus.FAILED, "No volume could be copied to S3.")
-    return _Result(CopyStatus.PARTIAL, f"{worked} volumes copied to S3, {failed} failed.")
+        return _Result(CopyStatus.ABORTED, f"The copy to S3 was aborted; {worked} had been copied.")
+    if not good:
+        return _Result(CopyStatus.FAILED, "Nothing could be copied to S3.")
+    return _Result(CopyStatus.PARTIAL, f"{worked} copied to S3, {failed} failed.")
+
+
+def count(rows: Sequence[Snapshot]) -> str:
+    """So many volumes and databases, in words."""
+    volumes = sum(row.kind == SnapshotKind.VOLUME for row in rows)
+    databases = len(rows) - volumes
+    return f"{volumes} volumes" + (f" and {databases} databases" if databases else "")
 
 
 def _release_forced(context: StepContext, backup: Backup) -> None:

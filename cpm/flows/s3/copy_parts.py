@@ -5,8 +5,9 @@ that. Blocks already in the repository are not stored again, so repeating costs 
 """
 
 import time
+from collections.abc import Callable
 from dataclasses import asdict
-from typing import Any
+from typing import Any, Protocol
 
 from django.conf import settings
 from django.db import connection
@@ -19,7 +20,7 @@ from cpm.flows.s3 import records, repositories
 from cpm.flows.s3.copy_blocks import AHEAD, NoBase, Source, Tally, copy_blocks, threads
 from cpm.jobs.context import StepContext
 from cpm.jobs.kinds import Done, Failed, Outcome, StepKind, Wait
-from cpm.lib.states import CopyStatus, SnapshotStatus
+from cpm.lib.states import CopyStatus, SnapshotKind, SnapshotStatus
 from cpm.models import S3Copy, S3Repository, Snapshot, Step
 from cpm.repository.blocks import SEGMENT_BLOCKS
 from cpm.repository.delays import VIEW_LIFETIME
@@ -31,6 +32,9 @@ from cpm.repository.writer import CopyWriter
 
 QUEUE = "s3"
 PART, SEAL = "s3_copy.part", "s3_copy.seal"
+EXPORT, PACK = "s3_copy.export", "s3_copy.pack"
+TRANSFERS = (PART, EXPORT, PACK)
+"""The steps that bring data; their payload says how many blocks they count for."""
 GIB, MIB = 1 << 30, 1 << 20
 SHOW_SECONDS = 2.0
 """How often the backup's percentage is counted anew by each worker."""
@@ -43,7 +47,7 @@ _SHOW = """
 UPDATE cpm_backup SET s3_copy_progress = shown.percent FROM (
     SELECT coalesce(sum(progress * (payload->>'blocks')::bigint)
                     / nullif(sum((payload->>'blocks')::bigint), 0), 0) AS percent
-    FROM cpm_step WHERE job_id = %s AND kind = %s) AS shown
+    FROM cpm_step WHERE job_id = %s AND kind = ANY(%s)) AS shown
 WHERE id = %s AND s3_copy_status IN ('P', 'G') AND s3_copy_progress < shown.percent
 """
 
@@ -75,7 +79,7 @@ def gone(copy: S3Copy) -> str:
     return ""
 
 
-def _ended(copy: S3Copy) -> Outcome | None:
+def ended(copy: S3Copy) -> Outcome | None:
     """How a step ends whose copy is over or can be nothing any more; None if there is something to do."""
     if copy.succeeded is None:
         why = gone(copy)
@@ -98,9 +102,9 @@ def _ebs(context: StepContext, copy: S3Copy) -> EbsDirect:
 def part(context: StepContext) -> Outcome:
     """A slice of the part. Payload: copy, first and end (segments), blocks (how many)."""
     copy = of_payload(context)
-    if ended := _ended(copy):
-        return ended
-    slice_ = _Slice(context, copy, opened(context, copy))
+    if over := ended(copy):
+        return over
+    slice_ = Slice(context, copy, opened(context, copy), context.payload["end"])
     try:
         slice_.run()
     except NoBase as error:
@@ -116,15 +120,31 @@ def part(context: StepContext) -> Outcome:
     return Done(slice_.words())
 
 
-class _Slice:
-    """One turn at a part: the cursor it starts from, and what it shows while it goes on."""
+class Fill(Protocol):
+    """Writes what a writer is there for, until it is `enough`; as `copy_blocks`."""
 
-    def __init__(self, context: StepContext, copy: S3Copy, repository: Repository) -> None:
+    def __call__(
+        self,
+        writer: CopyWriter,
+        tally: Tally,
+        *,
+        enough: Callable[[], bool],
+        tell: Callable[[int], None],
+        checkpointed: Callable[[dict[str, Any]], None],
+    ) -> None: ...
+
+
+class Slice:
+    """One turn at a part of an image: the cursor it starts from, and what it shows while it goes on."""
+
+    def __init__(self, context: StepContext, copy: S3Copy, repository: Repository, end: int) -> None:
         self.context = context
         self.copy = copy
         self.repository = repository
+        self.end = end
+        self.first: int = context.payload.get("first", 0)
         cursor: dict[str, Any] = context.cursor or {}
-        self.next: int = cursor.get("next", context.payload["first"])
+        self.next: int = cursor.get("next", self.first)
         self.tally = Tally(**cursor.get("tally", {}))
         self.based: bool = cursor.get("based", False)
         self.unclean: bool = cursor.get("unclean", False)
@@ -134,39 +154,44 @@ class _Slice:
         self._told = self._shown = time.monotonic()
 
     def run(self) -> None:
-        """Copy until the time is up. Raises `NoBase` and whatever reading and writing raise."""
+        """Copy from the snapshot. Raises `NoBase` and what `fill` raises."""
         parent, source = self._parent(), self._source()
+
+        def blocks(writer: CopyWriter, tally: Tally, **tell: Callable[..., Any]) -> None:
+            copy_blocks(writer, source, tally, **tell)
+
+        self.fill(blocks, parent)
+
+    def fill(self, fill: Fill, parent: Manifest | None = None) -> None:
+        """Write until the time is up. Raises whatever reading and writing raise."""
         view = self._view()
-        end = self.context.payload["end"]
-        draft = records.draft(self.copy)
         with CopyWriter(
-            self.repository, draft, first=self.next, end=end, parent=parent, threads=threads(), background=threads(),
-            view=view,
+            self.repository, records.draft(self.copy), first=self.next, end=self.end, parent=parent, threads=threads(),
+            background=threads(), view=view,
         ) as writer:  # fmt: skip
             if self.unclean:
                 writer.adopt_orphans()
             self._save(unclean=True)
-            copy_blocks(
+            fill(
                 writer,
-                source,
                 self.tally,
                 enough=self._enough,
                 tell=self._tell,
                 checkpointed=self._checkpointed,
             )
         self._save(unclean=False)
-        if self.next < end and self._fresh(view):
+        if self.next < self.end and self._fresh(view):
             _views[self.repository.id] = view
-        _show(self.context)
+        show(self.context)
 
     @property
     def percent(self) -> int:
-        first, end = self.context.payload["first"], self.context.payload["end"]
-        return min(99, 100 * (self._block - first * SEGMENT_BLOCKS) // ((end - first) * SEGMENT_BLOCKS))
+        blocks = (self.end - self.first) * SEGMENT_BLOCKS
+        return min(99, 100 * (self._block - self.first * SEGMENT_BLOCKS) // blocks)
 
     def words(self) -> str:
-        first, blocks = self.context.payload["first"], self.context.payload["blocks"]
-        done = min(self._block - first * SEGMENT_BLOCKS, blocks)
+        blocks = (self.end - self.first) * SEGMENT_BLOCKS
+        done = min(self._block - self.first * SEGMENT_BLOCKS, blocks)
         return f"{_gib(done)} of {_gib(blocks)} GiB done, {_gib(self.tally.read)} GiB read."
 
     def _parent(self) -> Manifest | None:
@@ -205,7 +230,7 @@ class _Slice:
         self.context.progress(self.percent, self.words())
         if now - self._shown >= SHOW_SECONDS:
             self._shown = now
-            _show(self.context)
+            show(self.context)
 
     def _checkpointed(self, cursor: dict[str, Any]) -> None:
         self.next = cursor["next"]
@@ -221,10 +246,10 @@ class _Slice:
         )
 
 
-def _show(context: StepContext) -> None:
+def show(context: StepContext) -> None:
     """Bring the percentage of the whole backup up to date."""
     with connection.cursor() as cursor:
-        cursor.execute(_SHOW, [context.job_id, PART, context.subject_id])
+        cursor.execute(_SHOW, [context.job_id, list(TRANSFERS), context.subject_id])
 
 
 def _gib(blocks: int) -> str:
@@ -251,8 +276,8 @@ def part_overtaken(context: StepContext) -> None:
 def seal(context: StepContext) -> Outcome:
     """All parts are through: write the manifest, from which moment on the copy exists. Payload: copy."""
     copy = of_payload(context)
-    if ended := _ended(copy):
-        return ended
+    if over := ended(copy):
+        return over
     manifest = opened(context, copy).finish_copy(records.draft(copy))
     valid = valid_mib(context, copy)
     return Done(write=lambda: completed(context, copy, manifest, valid))
@@ -274,7 +299,9 @@ def completed(context: StepContext, copy: S3Copy, manifest: Manifest, valid: int
     )
     if not changed:
         return
-    Snapshot.objects.filter(pk=copy.snapshot_id).update(
+    # Databases have no changed blocks to tell of.
+    volume = Snapshot.objects.filter(pk=copy.snapshot_id, kind=SnapshotKind.VOLUME)
+    volume.update(
         cbt_valid_size_mb=valid,
         cbt_changed_size_mb=_mib(sum(tally.listed for tally in tallies)),
     )
@@ -299,7 +326,7 @@ def seal_overtaken(context: StepContext) -> None:
 
 
 def _cursors(context: StepContext, copy: S3Copy) -> list[dict[str, Any]]:
-    steps = Step.objects.filter(job_id=context.job_id, kind=PART, payload__copy=copy.pk)
+    steps = Step.objects.filter(job_id=context.job_id, kind__in=(PART, PACK), payload__copy=copy.pk)
     return [cursor for cursor in steps.values_list("cursor", flat=True) if cursor is not None]
 
 

@@ -15,6 +15,8 @@ from cpm.models import Backup, Policy, S3Copy, Snapshot
 from cpm.repository.manifest import Draft, Json
 
 VERSION = 1
+IMAGE = {"form": "tar", "of": "rds export"}
+"""What a manifest says of an image that is no volume. FORMAT.md, "Images of files"."""
 GIB = 1 << 30
 
 _BACKUP = (
@@ -37,14 +39,16 @@ class _Exact(DjangoJSONEncoder):
 def draft(copy: S3Copy) -> Draft:
     """The head of the copy's manifest, the same however often it is asked for.
 
-    Reads the records that `copy` refers to. The size of a volume is that of its snapshot, in whole GiB.
+    Reads the records that `copy` refers to. The size of a volume is that of its snapshot, in whole GiB; that of an image of
+    files is known once they are.
     """
     row = copy.snapshot
-    assert row.capacity
+    size = copy.image_bytes or (row.capacity or 0) * GIB
+    assert size
     return Draft(
         copy_id=copy.copy_id,
         volume=row.source_id,
-        size=row.capacity * GIB,
+        size=size,
         created=(row.start_time or copy.start_time).isoformat(),
         snapshot=row.aws_id,
         parent=copy.base.copy_id if copy.base else None,
@@ -63,6 +67,7 @@ def metadata(copy: S3Copy) -> Json:
         "policy": _fields(backup.policy, _POLICY) if isinstance(backup.policy, Policy) else None,
         "backup": _fields(backup, _BACKUP) | {"siblings": _siblings(backup)},
         "snapshot": _fields(row, _SNAPSHOT),
+        **({"image": IMAGE} if copy.image_bytes else {}),
         "instance": _fields(row.parent, _SNAPSHOT) if isinstance(row.parent, Snapshot) else None,
     }
 

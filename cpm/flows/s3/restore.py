@@ -51,16 +51,16 @@ def write(context: StepContext) -> Outcome:
         return Failed(f"The copy of {context.payload['original']} in S3 was deleted meanwhile.")
     ebs = EbsDirect(identity(context, context.payload["account"]), context.payload["region"], ahead=AHEAD)
     try:
-        reader = _reader(context, copy, copy.repository)
+        reader = reader_of(context, copy, copy.repository)
         snapshot = _started(context, ebs, reader)
         if not _slice(context, ebs, reader, snapshot):
             words = "Stopping." if context.aborted else f"Writing {context.payload['original']} from S3."
             return Wait(0.0, progress=_percent(context, reader), message=words)
         return _sealed(context, ebs, snapshot)
     except Damaged as damage:
-        return _damaged(context, copy, damage)
+        return damaged(context, copy, damage)
     except ObjectArchived as error:
-        return _expired(copy, error)
+        return expired(copy, error)
     except (NotFound, Invalid) as error:
         why = _dropped(context)
         if why is None:
@@ -68,7 +68,7 @@ def write(context: StepContext) -> Outcome:
         return _again(context, f"{why} ({error.code})")
 
 
-def _reader(context: StepContext, copy: S3Copy, row: S3Repository) -> Reader:
+def reader_of(context: StepContext, copy: S3Copy, row: S3Repository) -> Reader:
     """The copy as the repository's account reads it. Index objects that others need may be damaged."""
     repository = repositories.opened(row, session=f"cpm-recovery-{context.subject_id}")
     try:
@@ -232,7 +232,7 @@ def _again(context: StepContext, why: str) -> Outcome:
     return Wait(0.0, progress=0, message=f"Writing {original} from S3 again.")
 
 
-def _expired(copy: S3Copy, error: ObjectArchived) -> Outcome:
+def expired(copy: S3Copy, error: ObjectArchived) -> Outcome:
     def mark() -> None:
         S3Copy.objects.filter(pk=copy.pk).update(retrieve_status=RetrievalStatus.EXPIRED)
 
@@ -240,7 +240,7 @@ def _expired(copy: S3Copy, error: ObjectArchived) -> Outcome:
     return Failed(f"{error} {words}", write=mark)
 
 
-def _damaged(context: StepContext, copy: S3Copy, damage: Damaged) -> Outcome:
+def damaged(context: StepContext, copy: S3Copy, damage: Damaged) -> Outcome:
     def mark() -> None:
         S3Copy.objects.filter(pk=copy.pk).update(damaged=True)
 

@@ -31,6 +31,9 @@ from cpm.lib.states import (
 from cpm.models import Recovery, S3Copy, ServerSettings, Snapshot
 
 WRITE, RETRIEVE = "recover.s3_write", "recover.s3_retrieve"
+FILES, LOAD = "recover.s3_files", "recover.s3_load"
+READS = (WRITE, FILES, LOAD)
+"""The steps that read copies: volumes, files of an exported database, rows of one."""
 DAYS_TO_KEEP = 7
 """How long what is retrieved from an archive stays readable, unless the request says otherwise."""
 KEY_ARN = re.compile(
@@ -106,7 +109,7 @@ def choose(
         }
         specs = [StepSpec(WRITE, payload, key=name, place=place)]
         if copy.tier == Tier.ARCHIVE:
-            specs = _retrieved_first(recovery, specs[0], archived)
+            specs = retrieved_first(recovery, specs[0], archived)
             archived += 1
         source = Source(row, target, {"VolumeSize": row.capacity})
         chosen[row.pk] = Restored(source, Ready({"step": name}, tuple(specs)), copy)
@@ -115,18 +118,22 @@ def choose(
 
 def begun(recovery: Recovery, chosen: Mapping[int, Restored]) -> None:
     """Show on the record that its volumes are coming. Belongs into the transaction that plans the steps."""
-    if not chosen:
-        return
-    archived = sum(one.copy.tier == Tier.ARCHIVE for one in chosen.values())
+    if chosen:
+        shown(recovery, [one.copy for one in chosen.values()])
+
+
+def shown(recovery: Recovery, copies: Sequence[S3Copy]) -> None:
+    """Show on the record that what these copies hold is coming. Belongs into the transaction that plans the steps."""
+    archived = sum(copy.tier == Tier.ARCHIVE for copy in copies)
     Recovery.objects.filter(pk=recovery.pk).exclude(s3_status=CopyStatus.ABORTING).update(
         s3_status=CopyStatus.INITIALIZING,
-        s3_progress=[0] * len(chosen),
+        s3_progress=[0] * len(copies),
         retrieve_status=CopyStatus.INITIALIZING if archived else CopyStatus.NOT_STARTED,
         retrieve_progress=[0] * archived,
     )
 
 
-def _retrieved_first(recovery: Recovery, write: StepSpec, index: int) -> list[StepSpec]:
+def retrieved_first(recovery: Recovery, write: StepSpec, index: int) -> list[StepSpec]:
     options = recovery.request.get("retrieve_options") or {}
     payload = {
         "copy": write.payload["copy"],
@@ -136,7 +143,7 @@ def _retrieved_first(recovery: Recovery, write: StepSpec, index: int) -> list[St
         "days": options.get("days_to_keep") or DAYS_TO_KEEP,
     }
     key = f"retrieve-{write.key}"
-    return [StepSpec(RETRIEVE, payload, key=key), replace(write, after=(key,))]
+    return [StepSpec(RETRIEVE, payload, key=key), replace(write, after=(*write.after, key))]
 
 
 # -- keys -------------------------------------------------------------------------------------------------
