@@ -1,6 +1,6 @@
-"""The AWS side: boto3 clients as a customer has them, and the simulator's control endpoint for the bytes of volumes."""
+"""The AWS side: boto3 clients as a customer has them, and the simulator's control endpoint for bytes of volumes and databases."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -35,22 +35,22 @@ class SimulatedAws:
     _clients: dict[tuple[str, str, str], Any] = field(default_factory=dict)
 
     def ec2(self, account: AwsAccount, region: str) -> Any:
-        return self._client("ec2", account, region)
+        return self.client("ec2", account, region)
 
     def s3(self, account: AwsAccount, region: str) -> Any:
-        return self._client("s3", account, region)
+        return self.client("s3", account, region)
 
     def account_of(self, access_key: str, secret_key: str, region: str) -> AwsAccount:
         """The account that these keys belong to."""
         unnamed = AwsAccount("", access_key, secret_key)
-        number = self._client("sts", unnamed, region).get_caller_identity()["Account"]
+        number = self.client("sts", unnamed, region).get_caller_identity()["Account"]
         return AwsAccount(number, access_key, secret_key)
 
     def new_account(self, number: str) -> AwsAccount:
         made = self.control("POST", "/accounts", {"account_number": number})
         return AwsAccount(number, made["access_key"], made["secret_key"])
 
-    def _client(self, service: str, account: AwsAccount, region: str) -> Any:
+    def client(self, service: str, account: AwsAccount, region: str) -> Any:
         key = (service, account.access_key, region)
         if key not in self._clients:
             self._clients[key] = boto3.client(
@@ -91,6 +91,16 @@ class SimulatedAws:
     def _content(self, volume_id: str) -> str:
         return f"{self.control_url}/volumes/{volume_id}/content"
 
+    def held(self, path: str) -> bytes:
+        """What is inside a database, a warehouse or a file, by its path at the control endpoint."""
+        answer = requests.get(self.control_url + path, timeout=SECONDS)
+        answer.raise_for_status()
+        return answer.content
+
+    def hold(self, path: str, data: bytes) -> None:
+        """Puts something inside, as those who use it would."""
+        requests.put(self.control_url + path, data=data, timeout=SECONDS).raise_for_status()
+
     def last_call(self) -> int:
         """The number of the newest API call, to count from."""
         newest: int = self.control("GET", "/calls/count?since=0")["last"]
@@ -120,3 +130,13 @@ def existing_snapshots(ec2: Any, ids: list[str]) -> set[str]:
         else:
             found.add(snapshot_id)
     return found
+
+
+def unless_absent(code: str, ask: Callable[[], dict[str, Any]]) -> dict[str, Any] | None:
+    """What AWS answers; None when it answers with that code, which says that there is no such thing."""
+    try:
+        return ask()
+    except ClientError as error:
+        if error.response["Error"]["Code"] != code:
+            raise
+        return None

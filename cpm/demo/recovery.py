@@ -1,6 +1,7 @@
 """Getting things back, over REST."""
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from cpm.demo.display import Display
@@ -72,14 +73,28 @@ def finish(rest: Rest, running: list[Running], display: Display, patience: Patie
     """Waits for recoveries and shows their logs meanwhile; the AWS ids of what came back, in the same order."""
     told: set[tuple[int, str, str]] = set()
 
-    def settled() -> list[Json] | None:
+    def tell(rows: list[Json]) -> None:
         for one in running:
             for line in rest.get(f"recoveries/{one.id}/logs/"):
                 key = (one.id, line["log_time"], line["log"])
                 if key not in told:
                     told.add(key)
                     display.say(f"recovery {one.id}: {line['log']}")
+
+    return wait(rest, running, patience, tell)
+
+
+def wait(
+    rest: Rest, running: list[Running], patience: Patience, look: Callable[[list[Json]], None]
+) -> list[str]:
+    """Waits for recoveries and has `look` show them meanwhile; the AWS ids of what came back, in the same order.
+
+    Raises DemoFailed unless all are successful.
+    """
+
+    def settled() -> list[Json] | None:
         rows: list[Json] = [rest.get(f"recoveries/{one.id}/") for one in running]
+        look(rows)
         return rows if all(row["status"] != RUNNING for row in rows) else None
 
     rows = patience.until("the end of the recoveries", settled, within=RECOVERED_WITHIN, every=1)

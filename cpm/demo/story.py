@@ -7,11 +7,13 @@ from datetime import timedelta
 
 from rich.table import Table
 
-from cpm.demo import disaster, files, proofs, protection, recovery, world
+from cpm.demo import disaster, files, others, proofs, protection, recovery, world
 from cpm.demo.aws import SimulatedAws
 from cpm.demo.disaster import Killer
 from cpm.demo.display import Display
 from cpm.demo.errors import DemoFailed
+from cpm.demo.kinds.base import Place
+from cpm.demo.others import Resource
 from cpm.demo.proofs import Proof
 from cpm.demo.protection import GENERATIONS, Protection
 from cpm.demo.rest import Rest
@@ -26,7 +28,17 @@ BACKUPS = GENERATIONS + 1
 MOVED_TO_S3 = "M"
 KILLED_IN, RECOVERED_EARLY = 2, 2
 # How long simulated AWS takes for things, in seconds: long enough to be seen.
-TIMING = {"snapshot_seconds": 7, "copy_seconds": 8, "volume_seconds": 1, "instance_seconds": 3}
+TIMING = {
+    "snapshot_seconds": 7,
+    "copy_seconds": 8,
+    "volume_seconds": 1,
+    "instance_seconds": 3,
+    "database_seconds": 2,
+    "database_snapshot_seconds": 2,
+    "table_seconds": 2,
+    "backup_job_seconds": 2,
+    "file_system_seconds": 2,
+}
 LEAD = timedelta(seconds=12)
 
 
@@ -55,16 +67,19 @@ class Story:
         account = self.aws.account_of(given.aws_access_key_id, given.aws_secret_access_key, home)
         self.display.chapter("A company in simulated AWS")
         self.world = world.build(self.aws, account, Regions(home, dr, dr_account), self.patience)
+        self.dr_place = Place(self.aws, account, dr)
+        self.others = others.build(Place(self.aws, account, home), self.dr_place, self.patience)
         self.aws.control("POST", "/timing", TIMING)
-        self._introduce(self.world)
+        self._introduce(self.world, self.others)
         # An open connection would keep the API from stopping at once.
         with closing(Rest(given.api_url, given.api_key)) as self.rest:
             rounds = self._back_up()
             self._let_expire(rounds)
             self._lose_and_recover(rounds)
+            self._every_other_kind(self.others)
         self._sum_up()
 
-    def _introduce(self, built: World) -> None:
+    def _introduce(self, built: World, made: Sequence[Resource]) -> None:
         regions = built.regions
         self.display.say(f"Account {built.account.number}: {regions.home} is home, {regions.dr} is for DR.")
         self.display.say(
@@ -74,6 +89,8 @@ class Story:
             where = f"at {volume.device} of {built.instance}" if volume.device else "attached to nothing"
             files = len(volume.image.files)
             self.display.say(f"Volume {volume.name:<7} {volume.id} {where}: ext4 with {files} files.")
+        for one in made:
+            self.display.say(f"{one}: {one.content.amount}.")
 
     # -- backups ------------------------------------------------------------------------------------------
 
@@ -211,6 +228,31 @@ class Story:
         (byte,) = self.aws.read(volume_id, offset, 1)
         self.aws.write(volume_id, offset, bytes([byte ^ 1]))
         self.display.say(f"Sabotage: one bit of {volume_id} was changed.", style="red")
+
+    # -- databases and the like ---------------------------------------------------------------------------
+
+    def _every_other_kind(self, resources: Sequence[Resource]) -> None:
+        """All in one policy, backed up once, changed, deleted, and recovered at once."""
+        self.display.chapter("Every other kind of resource: backed up, deleted, recovered under new names")
+        policy = others.protect(self.rest, self.protection, resources, self.dr_place)
+        self.display.say(
+            f"Policy {others.POLICY} has one of each; copies and the mirror of the bucket go to {self.dr_place.region}."
+        )
+        self.display.say("It runs now.")
+        backup = others.back_up(self.rest, policy, resources, self.display, self.patience)
+        self._prove(others.change(resources))
+        others.lose(resources, self.patience)
+        self.display.say(
+            "All of them were deleted. Now every backup and every copy is recovered, all at once."
+        )
+        wanted = others.wishes(resources, self.dr_place)
+        recovered = others.recover(self.rest, backup, wanted, self.display, self.patience)
+        recovered += others.mirrored(resources, self.dr_place)
+        self.display.console.print(others.table(recovered))
+        self._prove(*(one.proof for one in recovered))
+        once = sum(wish.place == wish.of.place for wish in wanted)
+        told = f"1 of each of {once} other kinds, {len(wanted) - once} of them also from DR; a bucket has its mirror"
+        self.facts.append(("Recovered too", told))
 
     # -- proofs -------------------------------------------------------------------------------------------
 

@@ -41,6 +41,11 @@ def attach(world: World, *documents: dict[str, Any], number: str = DEFAULT_ACCOU
         client.put_role_policy(RoleName="cpm", PolicyName=name, PolicyDocument=json.dumps(one))
 
 
+def after(*documents: dict[str, Any]) -> str:
+    """The name under which a document is attached that comes after these."""
+    return f"policy-{len(documents)}-{len(documents)}"
+
+
 def document(*statements: dict[str, Any]) -> str:
     return json.dumps({"Version": "2012-10-17", "Statement": list(statements)})
 
@@ -120,7 +125,7 @@ def test_an_explicit_deny_is_told_from_a_missing_permission(world: World) -> Non
 
     retention = groups["retention"]
     assert (retention.outcome, retention.missing, retention.statement) == (Outcome.LACKING, (), "")
-    assert retention.denials == ["ec2:DeregisterImage by an explicit deny in role_cpm_policy-1-1"]
+    assert retention.denials == [f"ec2:DeregisterImage by an explicit deny in role_cpm_{after(*deployed('backup-account'))}"]
     assert "change it there" in str(retention)
 
 
@@ -214,7 +219,7 @@ def test_s3_is_needed_in_the_buckets_of_the_repositories(world: World) -> None:
     factories.s3_repository(account, "ours")
     document = json.loads(json.dumps(deployed("optional-s3-repositories")[0]).replace(":s3:::*", ":s3:::others"))
     world.aws.client("iam").put_role_policy(
-        RoleName="cpm", PolicyName="policy-1-1", PolicyDocument=json.dumps(document)
+        RoleName="cpm", PolicyName=after(*deployed("backup-account")), PolicyDocument=json.dumps(document)
     )
 
     _, groups = check(account)
@@ -248,7 +253,7 @@ def test_a_check_takes_one_call_for_all_actions_with_the_same_bounds(world: Worl
 
     made = world.aws.count(before)["by_action"]
     assert made["sts:GetCallerIdentity"] == 1
-    assert made["iam:SimulatePrincipalPolicy"] <= 32 < len(needed)
+    assert made["iam:SimulatePrincipalPolicy"] <= 60 < len(needed) / 4
 
 
 def test_every_declaration_can_be_asked_about() -> None:

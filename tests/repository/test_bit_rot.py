@@ -1,5 +1,6 @@
 """Whatever happens to the stored bytes is found, named with the copies that suffer, and never restored."""
 
+import os
 import random
 import shutil
 
@@ -13,7 +14,7 @@ from cpm.repository.verify import Depth, repair_index, verify
 from tests.repository.world import AT_ONCE, SMALL_PACK, Volume, draft, holds, new_repository, reopened
 
 VOLUMES = [Volume([2, 4, 6, 0, 1]), Volume([8, 10, 12, 3, 5, 14]), Volume([2, 8, 16, 18])]
-MUTATIONS = 300
+MUTATIONS = 300 if os.environ.get("CPM_CHAOS") == "long" else 90
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +64,7 @@ def copied(source, target):
     return target
 
 
+@pytest.mark.chaos
 @pytest.mark.parametrize("part", range(10))
 def test_every_mutation_is_found_and_none_is_restored(healthy, tmp_path, part):
     origin, copies, former, old_index = healthy

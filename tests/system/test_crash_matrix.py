@@ -39,7 +39,7 @@ from tests.system.scenario import Scenario, ours, recorded
 pytestmark = [pytest.mark.chaos, pytest.mark.django_db(transaction=True)]
 
 LONG = os.environ.get("CPM_CHAOS") == "long"
-SAMPLE, FROZEN_SAMPLE = 6, 2
+SAMPLE, FROZEN_SAMPLE = 4, 1
 
 
 @pytest.fixture(autouse=True)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from cpm.demo.kinds import KINDS
 from cpm.embedded import processes
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -59,6 +60,9 @@ def test_the_demo_proves_what_it_recovers(folder):
     assert len(re.findall(r"proven .*every byte as at backup 2", told)) == 1
     assert re.search(r"proven .*/\S+ of orders at backup 1", told)
     assert re.search(r"Killed worker\d with SIGKILL", told)
+    for kind in KINDS:
+        back = re.findall(rf"proven  {kind.noun} \S+ in \S+: {kind.compared} as in \S+ when it was", told)
+        assert len(back) == (2 if kind.dr_key else 1), kind.noun
 
 
 def test_one_wrong_bit_makes_the_demo_fail(folder):

@@ -45,6 +45,9 @@ def start(context: StepContext) -> Outcome:
     except (InvalidState, LimitReached) as error:
         context.forget_intent()
         if context.now - context.lease.started_at < LONGEST_BUSY:
+            if context.cursor is None:
+                context.save_cursor({"waiting_since": context.now.isoformat()})
+                context.warn(f"{row.source_id}: waiting, since AWS says: {error.message}")
             return polling.again(context.now, message=f"Waiting for AWS: {error.message}")
         return Failed(error.explain())
     context.log(f"Started {aws_id}.")
