@@ -121,7 +121,9 @@ def s3_cleanup_scenario(world: World) -> Callable[[], Scenario]:
 
 def rds_to_s3_scenario(world: World) -> Callable[[], Scenario]:
     """A database is exported and packed; its files come back from the copy of the round before."""
-    policy = exporting.policy_over(world, exporting.repository(world), exporting.database(world, "shop"))
+    name, repository = exporting.database(world, "shop"), exporting.repository(world)
+    # AWS takes a hundred snapshots of databases, and the long form has more rounds.
+    policy = exporting.policy_over(world, repository, name, generations=3)
     factories.bucket(world.aws, "files-of-ours", "us-east-1")
     copying.copied(world, policy)
     rounds = itertools.count(1)
