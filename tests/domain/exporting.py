@@ -65,8 +65,8 @@ def staged(world: World) -> list[str]:
 
 
 def tasks(world: World) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = world.aws.client("rds").describe_export_tasks()["ExportTasks"]
-    return found
+    pages = world.aws.client("rds").get_paginator("describe_export_tasks").paginate()
+    return [task for page in pages for task in page["ExportTasks"]]
 
 
 def objects(world: World, bucket: str, prefix: str = "") -> dict[str, bytes]:

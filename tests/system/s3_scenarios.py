@@ -140,7 +140,8 @@ def rds_to_s3_scenario(world: World) -> Callable[[], Scenario]:
         last, recovery = Backup.objects.order_by("-pk")[0], Recovery.objects.order_by("-pk")[0]
         assert (last.status, last.s3_copy_status) == ("B", "S"), (last.outcome, world.log(last))
         assert recovery.status == "R", recovering.log(recovery)
-        assert len(exporting.tasks(world)) == S3Copy.objects.count() and exporting.staged(world) == []
+        assert len(exporting.tasks(world)) == S3Copy.objects.count()
+        assert exporting.staged(world) == []
         assert exporting.CONTENT in exporting.files(exporting.copy_of(last)).values()
         read = S3Copy.objects.get(snapshot=recovery.snapshot)
         bucket, prefix = "files-of-ours", recovery.request["export_prefix"]
