@@ -88,6 +88,7 @@ def listed(row: Row, tags: Mapping[str, str], details: Mapping[str, Any], copied
         "storage_type": row.get("StorageType", ""),
         "capacity": row.get("AllocatedStorage"),
         "encrypted": encrypted,
+        "kms_key_id": row.get("KmsKeyId", ""),
         "iam_authentication": bool(row.get("IAMDatabaseAuthenticationEnabled")),
     }
     return Listed(
