@@ -165,7 +165,7 @@ S3_SYNC = tuple(action for kind in TYPES if kind.policy == "optional-s3-sync" fo
 # What types need beyond the backup itself, by the group that they declare it for; it is needed in DR accounts too.
 OF_TYPES: Mapping[str, tuple[IamAction, ...]] = {
     group: tuple(action for action in BACKUP if action.group == group)
-    for group in ("retention", "dr source", "dr copies", "recovery")
+    for group in ("retention", "dr source", "dr copies", "recovery", "catalogue")
 }
 RECOVERY = tuple(one for one in recover_actions.IAM_ACTIONS if one.group != recover_actions.REPLACE)
 REPLACE = tuple(one for one in recover_actions.IAM_ACTIONS if one.group == recover_actions.REPLACE)
@@ -178,10 +178,11 @@ POLICIES: Mapping[str, tuple[IamAction, ...]] = {
     "dr-account": (
         *GENERAL, *PERMISSION_CHECK, *RETENTION, *DR_TARGET, *DR_SOURCE, *ENCRYPTION, *CATALOGUE, *RECOVERY,
         *OF_TYPES["retention"], *OF_TYPES["dr source"], *OF_TYPES["dr copies"], *OF_TYPES["recovery"],
+        *OF_TYPES["catalogue"],
     ),
     "dr-account-no-delete": (
         *GENERAL, *PERMISSION_CHECK, *DR_TARGET, *DR_SOURCE, *ENCRYPTION, *CATALOGUE, *OF_TYPES["dr source"],
-        *OF_TYPES["dr copies"],
+        *OF_TYPES["dr copies"], *OF_TYPES["catalogue"],
     ),
     "optional-consistency": CONSISTENCY,
     "optional-notifications": NOTIFICATIONS,

@@ -2,7 +2,7 @@
 
 from cpm.flows import errors
 from cpm.flows.backups import backup
-from cpm.flows.cleanup import old_records, retention, strays
+from cpm.flows.cleanup import old_records, retention, strays, whole_strays
 from cpm.flows.dr import dr_copy
 from cpm.flows.explore_sessions import explore
 from cpm.flows.messages import notify
@@ -15,6 +15,7 @@ from cpm.jobs.kinds import Engine, table
 ENGINE = Engine(
     kinds=table(
         *backup.KINDS, *catalogue_tags.KINDS, *dr_copy.KINDS, *retention.KINDS, *old_records.KINDS, *recover.KINDS, *strays.KINDS,
+        *whole_strays.KINDS,
         *notify.KINDS, *repositories.KINDS, *copy.KINDS, *worker_check.KINDS, *explore.KINDS,
         *archive.KINDS, *cleanup.KINDS, *deletion.KINDS, *pruning.KINDS, *verification.KINDS,
     ),

@@ -12,10 +12,11 @@ from cpm.flows import polling, tags
 from cpm.jobs.context import NotYet, StepContext
 from cpm.models import ServerSettings, Snapshot
 from cpm.resources.registry import WHOLE_BY_KEY
-from cpm.resources.whole import Held, Making, Place, WholeResource
+from cpm.resources.whole import Held, Listed, Making, Place, WholeResource
 
 # Snapshots of RDS clusters have the shortest names: 63 characters. This leaves 12 digits each for backup and step.
 LONGEST_POLICY = 24
+_NAME = re.compile(r"cpm-([0-9a-f]{8})-(?:(.+)-)?(\d{1,18})-(\d{1,18})")
 
 
 def type_of(row: Snapshot) -> WholeResource:
@@ -45,7 +46,7 @@ def making(
     ours = {**context.payload["tags"], tags.STEP: str(context.step_id)}
     return Making(
         resource_id=row.source_id,
-        name=_name(server, row.backup.policy_name, row.backup_id, context.step_id),
+        name=name_of(server, row.backup.policy_name, row.backup_id, context.step_id),
         token=str(uuid.uuid5(server, f"step {context.step_id}")),
         tags=tags.with_source(ours, row.details.get("tags") or {}),
         since=context.lease.intent_at or context.now,
@@ -74,7 +75,30 @@ def removed(context: StepContext, aws_id: str, remove: Callable[[], None]) -> No
         raise NotYet(polling.again(context.now, message=f"Waiting until {aws_id} can be deleted.")) from error
 
 
-def _name(server: uuid.UUID, policy: str, backup: int, step: int) -> str:
+def name_of(server: uuid.UUID, policy: str, backup: int, step: int) -> str:
     """A name that every service takes (letters, digits, single dashes) and that no other step of any server has."""
-    words = re.sub(r"[^a-z0-9]+", "-", policy.lower()).strip("-")[:LONGEST_POLICY].rstrip("-")
-    return "-".join(filter(None, ("cpm", server.hex[:8], words, str(backup), str(step))))
+    return "-".join(filter(None, ("cpm", server.hex[:8], words_of(policy), str(backup), str(step))))
+
+
+def words_of(policy: str) -> str:
+    """What names keep of the name of a policy."""
+    return re.sub(r"[^a-z0-9]+", "-", policy.lower()).strip("-")[:LONGEST_POLICY].rstrip("-")
+
+
+def labels_of(kind: WholeResource, listed: Listed, server: uuid.UUID) -> dict[str, str]:
+    """The tags of a snapshot of this server, or what its name says in their place where AWS takes no tags: without the id of
+    the policy, of whose name there are only words. Empty for a name of another server, or of none."""
+    if kind.takes_tags:
+        return dict(listed.tags)
+    found = _NAME.fullmatch(listed.name)
+    if found is None or found[1] != server.hex[:8]:
+        return {}
+    return {
+        tags.SERVER: str(server),
+        tags.POLICY: found[2] or "",
+        tags.BACKUP: found[3],
+        tags.STEP: found[4],
+        tags.SOURCE: listed.source_id,
+        tags.KIND: kind.kind,
+        tags.ACCOUNT: listed.source_account,
+    }

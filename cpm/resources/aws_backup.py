@@ -5,7 +5,7 @@ is `Denied`, as if it were closed; that never counts as absent.
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
@@ -14,7 +14,7 @@ from cpm.aws.client import AwsClient
 from cpm.aws.errors import Denied, InvalidState, NotFound
 from cpm.lib.states import SnapshotStatus
 from cpm.resources.base import Shown
-from cpm.resources.whole import Growing, Held
+from cpm.resources.whole import Growing, Held, Listed
 
 _Error = TypeVar("_Error", bound=errors.AwsError)
 
@@ -31,6 +31,7 @@ POINT_STATES = {
     "COMPLETED": SnapshotStatus.COMPLETED,
     "AVAILABLE": SnapshotStatus.COMPLETED,
 }
+COMPLETE = frozenset(name for name, state in POINT_STATES.items() if state is SnapshotStatus.COMPLETED)
 GIB = 1 << 30
 
 
@@ -78,6 +79,41 @@ def copies(client: AwsClient, held: Sequence[Held], resource_type: str) -> dict[
         for job in listed
         if job["CopyJobId"] in wanted
     }
+
+
+def listed(client: AwsClient, resource_type: str) -> Iterator[Listed]:
+    """The recovery points of a type in all vaults, but for those that backup plans have made. One call for each."""
+    for vault in client.paginate("ListBackupVaults", "BackupVaultList"):
+        points = client.paginate(
+            "ListRecoveryPointsByBackupVault", "RecoveryPoints",
+            BackupVaultName=vault["BackupVaultName"], ByResourceType=resource_type,
+        )  # fmt: skip
+        for point in points:
+            if not (point.get("CreatedBy") or {}).get("BackupPlanId") and point["Status"] in COMPLETE:
+                yield _listed(point, tags_of(client, point["RecoveryPointArn"]))
+
+
+def _listed(point: Mapping[str, Any], tags: Mapping[str, str]) -> Listed:
+    arn, source, size = point["RecoveryPointArn"], point["ResourceArn"], point.get("BackupSizeInBytes")
+    here, home = arn.split(":"), source.split(":")
+    known = {
+        "backup_vault_name": point["BackupVaultName"],
+        "backup_iam_role_arn": point.get("IamRoleArn", ""),
+        **_times(point),
+    }
+    capacity = None if size is None else -(-size // GIB)
+    return Listed(
+        aws_id=arn,
+        source_id=source.rsplit("/", 1)[-1],
+        made=point["CreationDate"],
+        shown=Shown(SnapshotStatus.COMPLETED, details=known, capacity=capacity),
+        tags=tags,
+        details={"arn": source},
+        source_region=home[3],
+        source_account=home[4],
+        # A copy carries the tags of what it was copied from, the kind among them.
+        copy=here[3:5] != home[3:5],
+    )
 
 
 def restores(client: AwsClient, ids: Sequence[str], resource_type: str) -> dict[str, Growing]:

@@ -33,6 +33,7 @@ class DocDbCluster(StorageCluster):
         *StorageCluster.iam_actions,
         IamAction("rds:ListTagsForResource", "backup", "keeps the tags of a DocumentDB cluster for its recovery"),
         IamAction("rds:ListTagsForResource", "dr copies", "recognises copies that an interrupted call has made"),
+        IamAction("rds:ListTagsForResource", "catalogue", "rebuilds a lost database from the tags of our snapshots"),
         IamAction("rds:ListTagsForResource", "recovery", "recognises what an interrupted call has made"),
     )
 
@@ -47,7 +48,10 @@ class DocDbCluster(StorageCluster):
 
     def unfit(self, found: Described) -> str:
         engine = found.details["engine"]
-        return "" if engine == "docdb" else f"{found.id} is a cluster of {engine}, and not of DocumentDB."
+        return "" if self.has_engine(engine) else f"{found.id} is a cluster of {engine}, and not of DocumentDB."
+
+    def has_engine(self, engine: str) -> bool:
+        return engine == "docdb"
 
     def labels(self, client: AwsClient, row: rds.Row, arn: str) -> dict[str, str]:
         return rds.tags_of(client.call("ListTagsForResource", ResourceName=arn))

@@ -6,7 +6,7 @@ point-in-time recovery; the tags are put back, the rest is said in the log.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, ClassVar
 
@@ -16,7 +16,18 @@ from cpm.aws.iam_policy import IamAction
 from cpm.lib.states import RecoveryType, SnapshotStatus
 from cpm.resources.base import Described, Limit, Shown
 from cpm.resources.fields import Shows, Takes
-from cpm.resources.whole import Clients, Growing, Held, Making, Place, Problems, Restoring, WholeResource
+from cpm.resources.whole import (
+    OURS,
+    Clients,
+    Growing,
+    Held,
+    Listed,
+    Making,
+    Place,
+    Problems,
+    Restoring,
+    WholeResource,
+)
 
 NAME = re.compile(r"[a-zA-Z0-9_.-]{3,255}")
 GIB = 1 << 30
@@ -54,6 +65,8 @@ class DynamoDbTable(WholeResource):
     kind = "dynamodb_tables"
     snapshot_word = "dynamodb"
     recover_takes = (Takes("aws_resource_name", required=True, help="Name of the new table."),)
+    takes_tags = False
+    names_repeat = True
     stages: ClassVar[Sequence[str]] = ("table", "tags")
     iam_actions = (
         IamAction("dynamodb:DescribeTable", "backup", "finds the tables of a policy and what they look like", TABLES),
@@ -62,6 +75,7 @@ class DynamoDbTable(WholeResource):
         IamAction("dynamodb:CreateBackup", "backup", "backs up tables", TABLES),
         IamAction("dynamodb:ListBackups", "backup", "waits until backups are complete"),
         IamAction("dynamodb:DeleteBackup", "retention", "deletes outlived and aborted backups of tables", BACKUPS),
+        IamAction("dynamodb:ListBackups", "catalogue", "rebuilds a lost database from the names of our backups"),
         IamAction(RESTORE, "recovery", "makes a table from a backup", (TABLES, BACKUPS)),
         IamAction("dynamodb:DescribeTable", "recovery", "waits until a recovered table can be used", TABLES),
         IamAction("dynamodb:TagResource", "recovery", "gives a recovered table its tags", TABLES),
@@ -116,6 +130,21 @@ class DynamoDbTable(WholeResource):
         since = {"TimeRangeLowerBound": min(moments) - CLOCKS} if len(moments) == len(held) else {}
         listed = client.paginate("ListBackups", "BackupSummaries", BackupType="USER", **since)
         return {one["BackupArn"]: _shown(one) for one in listed if one["BackupArn"] in wanted}
+
+    def listed(self, client: AwsClient) -> Iterator[Listed]:
+        for one in client.paginate("ListBackups", "BackupSummaries", BackupType="USER"):
+            if one["BackupName"].startswith(OURS) and one["BackupStatus"] != "DELETED":
+                place = one["BackupArn"].split(":")
+                yield Listed(
+                    aws_id=one["BackupArn"],
+                    source_id=one["TableName"],
+                    made=one["BackupCreationDateTime"],
+                    shown=_shown(one),
+                    name=one["BackupName"],
+                    details={"table_arn": one.get("TableArn", ""), "table_id": one.get("TableId", "")},
+                    source_region=place[3],
+                    source_account=place[4],
+                )
 
     def delete(self, client: AwsClient, held: Held) -> None:
         client.call("DeleteBackup", BackupArn=held.aws_id)

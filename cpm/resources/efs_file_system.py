@@ -7,7 +7,7 @@ same name; that vault's policy, not a permission on the recovery point, admits c
 
 import dataclasses
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, ClassVar
 
@@ -22,6 +22,7 @@ from cpm.resources.whole import (
     Dr,
     Growing,
     Held,
+    Listed,
     Making,
     Place,
     Problems,
@@ -140,6 +141,9 @@ class EfsFileSystem(WholeResource):
 
     def snapshots(self, client: AwsClient, held: Sequence[Held]) -> dict[str, Shown]:
         return aws_backup.backups(client, held, TYPE)
+
+    def listed(self, client: AwsClient) -> Iterator[Listed]:
+        return aws_backup.listed(client, TYPE)
 
     def delete(self, client: AwsClient, held: Held) -> None:
         if aws_backup.is_job(held.aws_id):
@@ -361,7 +365,8 @@ def _metadata(restoring: Restoring) -> dict[str, str]:
     if not _is_new(request):
         return {"file-system-id": held.source_id, "newFileSystem": "false"}
     key = _key(held, request, restoring.place)
-    encrypted = bool(key or held.details.get("encrypted"))
+    # What a record does not know, because it was rebuilt from AWS, is rather encrypted than not.
+    encrypted = bool(key) or held.details.get("encrypted") is not False
     mode = request.get("performance_mode") or held.details.get("performance_mode")
     return {
         "file-system-id": held.source_id,

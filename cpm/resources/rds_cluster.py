@@ -20,7 +20,10 @@ class RdsCluster(StorageCluster):
 
     def unfit(self, found: Described) -> str:
         engine = found.details["engine"]
-        return "" if engine.startswith("aurora") else f"{found.id} is a cluster of {engine}, and not of Aurora."
+        return "" if self.has_engine(engine) else f"{found.id} is a cluster of {engine}, and not of Aurora."
+
+    def has_engine(self, engine: str) -> bool:
+        return engine.startswith("aurora")
 
     def cluster_settings(self, held: Held) -> dict[str, Any]:
         return {"EnableIAMDatabaseAuthentication": bool(held.details.get("iam_authentication"))}

@@ -4,7 +4,7 @@ A restored database is as the original was where it was; elsewhere those of its 
 their place. Copies go to another region and account in one step (RDS User Guide, "Copying a DB snapshot").
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 from cpm.aws.client import AwsClient
@@ -19,6 +19,7 @@ from cpm.resources.whole import (
     Dr,
     Growing,
     Held,
+    Listed,
     Making,
     Place,
     Problems,
@@ -108,6 +109,7 @@ class RdsDatabase(WholeResource):
         IamAction("rds:DescribeDBSnapshots", "dr copies", "waits until copies are complete"),
         IamAction("rds:AddTagsToResource", "dr copies", "tags copies as ours", SNAPSHOTS, tagging_as_ours()),
         IamAction("rds:AddTagsToResource", "dr copies", "marks outdated copies that may not be deleted", SNAPSHOTS, OURS),
+        IamAction("rds:DescribeDBSnapshots", "catalogue", "rebuilds a lost database from the tags of our snapshots"),
         IamAction("rds:DescribeDBSnapshots", "recovery", "sees whether the snapshot is there"),
         IamAction("rds:DescribeDBSnapshotAttributes", "recovery", "sees which accounts may use a snapshot already"),
         IamAction("rds:ModifyDBSnapshotAttribute", "recovery", "shares with the account to recover to", SNAPSHOTS, OURS),
@@ -162,6 +164,12 @@ class RdsDatabase(WholeResource):
         rows = _snapshots(client, [one.aws_id for one in held])
         return {name: rds.shown(row, row["DBSnapshotArn"]) for name, row in rows.items()}
 
+    def listed(self, client: AwsClient) -> Iterator[Listed]:
+        for row in client.paginate("DescribeDBSnapshots", "DBSnapshots", SnapshotType="manual"):
+            if rds.may_be_ours(row, "DBSnapshotIdentifier"):
+                seen = {"zone": row.get("AvailabilityZone", ""), "iops": row.get("Iops") or 0}
+                yield rds.listed(row, rds.tags_of(row), seen, row.get("SourceDBSnapshotIdentifier") or "")
+
     def delete(self, client: AwsClient, held: Held) -> None:
         client.call("DeleteDBSnapshot", DBSnapshotIdentifier=held.aws_id)
 
@@ -212,8 +220,9 @@ class RdsDatabase(WholeResource):
         if _instances(client, [name]):
             message = f"There is a database {name} in {place.region} already; choose another id."
             found["aws_resource_id"] = message
-        chosen = request.get("db_instance_class") or held.details["db_instance_class"]
-        found |= rds.class_problems(client, held.details["engine"], chosen, request)
+        # Of a record that was rebuilt from AWS the class may be unknown; AWS then takes the original's.
+        if chosen := _wanted(held, request, "db_instance_class"):
+            found |= rds.class_problems(client, held.details["engine"], chosen, request)
         return found | rds.network_problems(client, held, request, place)
 
     def needs_copy(self, held: Held, place: Place) -> bool:
@@ -355,9 +364,9 @@ def _zone_problems(held: Held, request: Mapping[str, Any]) -> Problems:
 
 
 def _as_it_was(held: Held, request: Mapping[str, Any]) -> dict[str, Any]:
-    port = _wanted(held, request, "port")
+    port, kind = _wanted(held, request, "port"), _wanted(held, request, "db_instance_class")
     return {
-        "DBInstanceClass": _wanted(held, request, "db_instance_class"),
+        **({"DBInstanceClass": kind} if kind else {}),
         "MultiAZ": bool(_wanted(held, request, "multi_az")),
         "PubliclyAccessible": bool(_wanted(held, request, "publicly_accessible")),
         "EnableIAMDatabaseAuthentication": bool(held.details.get("iam_authentication")),

@@ -13,7 +13,7 @@ from typing import Any
 from cpm.aws.client import AwsClient
 from cpm.lib.states import SnapshotStatus
 from cpm.resources.base import Shown
-from cpm.resources.whole import Growing, Held, Place, Problems
+from cpm.resources.whole import OURS, Growing, Held, Listed, Place, Problems
 
 NAME = r"[a-z](?:-?[a-z0-9]){0,62}"
 """A database or cluster; AWS stores names in small letters, and filters look for them like that."""
@@ -73,6 +73,41 @@ def shown(row: Row, arn: str) -> Shown:
         details={"snapshot_arn": arn, **{name: value for name, value in kept.items() if value}},
         capacity=row.get("AllocatedStorage"),
     )
+
+
+def listed(row: Row, tags: Mapping[str, str], details: Mapping[str, Any], copied_from: str) -> Listed:
+    """A snapshot for who has no record of it; `copied_from` is the ARN of what a copy comes from."""
+    cluster = "DBClusterSnapshotArn" in row
+    arn = row["DBClusterSnapshotArn" if cluster else "DBSnapshotArn"]
+    encrypted = bool(row.get("StorageEncrypted" if cluster else "Encrypted"))
+    home = (copied_from or arn).split(":")
+    seen = {
+        "engine": row["Engine"],
+        "engine_version": row.get("EngineVersion", ""),
+        "port": row.get("Port"),
+        "storage_type": row.get("StorageType", ""),
+        "capacity": row.get("AllocatedStorage"),
+        "encrypted": encrypted,
+        "kms_key_id": row.get("KmsKeyId", ""),
+        "iam_authentication": bool(row.get("IAMDatabaseAuthenticationEnabled")),
+    }
+    return Listed(
+        aws_id=row["DBClusterSnapshotIdentifier" if cluster else "DBSnapshotIdentifier"],
+        source_id=row["DBClusterIdentifier" if cluster else "DBInstanceIdentifier"],
+        made=row["SnapshotCreateTime"],
+        shown=shown(row, arn),
+        tags=tags,
+        details={**seen, **details},
+        encrypted=encrypted,
+        source_region=home[3],
+        source_account=home[4],
+        copy=bool(copied_from),
+    )
+
+
+def may_be_ours(row: Row, name: str) -> bool:
+    """Whether a snapshot is named as ours and stays; one that has only been asked for may have no time yet."""
+    return bool(row[name].startswith(OURS) and row.get("SnapshotCreateTime") and row["Status"] != "deleting")
 
 
 def growing(status: str) -> Growing:

@@ -1,13 +1,14 @@
 """What Redshift's answers say of clusters and snapshots, and what its calls are asked with, in the terms of resource types."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from cpm.aws.client import AwsClient
 from cpm.aws.errors import NotFound
 from cpm.lib.states import SnapshotStatus
 from cpm.resources.base import Described, Shown
-from cpm.resources.whole import Growing, Restoring
+from cpm.resources.whole import Growing, Listed, Restoring
 
 MEBIBYTES = 1024
 # What is on its way out is as good as gone: it can neither be backed up nor come back.
@@ -87,6 +88,36 @@ def shown(snapshot: Mapping[str, Any]) -> Shown:
         "size_bytes": None if size is None else int(size * MEBIBYTES * MEBIBYTES),
     }
     return Shown(state, progress=_progress(snapshot), details=details)
+
+
+def listed(snapshot: Mapping[str, Any]) -> Listed:
+    """A snapshot for who has no record of it."""
+    nodes = snapshot.get("NumberOfNodes") or 1
+    seen = {
+        "cluster_type": "multi-node" if nodes > 1 else "single-node",
+        "node_type": snapshot.get("NodeType", ""),
+        "nodes": nodes,
+        "encrypted": bool(snapshot.get("Encrypted")),
+        "port": snapshot.get("Port"),
+        "zone": snapshot.get("AvailabilityZone", ""),
+        "vpc_id": snapshot.get("VpcId", ""),
+        "enhanced_vpc_routing": bool(snapshot.get("EnhancedVpcRouting")),
+        "db_name": snapshot.get("DBName", ""),
+        "master_username": snapshot.get("MasterUsername", ""),
+    }
+    allowed = snapshot.get("AccountsWithRestoreAccess") or ()
+    granted = sorted(one["AccountId"] for one in allowed if one.get("AccountId"))
+    found = shown(snapshot)
+    return Listed(
+        aws_id=snapshot["SnapshotIdentifier"],
+        source_id=snapshot["ClusterIdentifier"],
+        made=snapshot["SnapshotCreateTime"],
+        shown=replace(found, details={**found.details, "granted_to": granted}) if granted else found,
+        tags=tags_of(snapshot),
+        details=seen,
+        encrypted=bool(snapshot.get("Encrypted")),
+        source_account=snapshot.get("OwnerAccount", ""),
+    )
 
 
 def _progress(snapshot: Mapping[str, Any]) -> int:

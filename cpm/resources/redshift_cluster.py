@@ -7,7 +7,7 @@ restore of a snapshot in its own region, which is what DR is here.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, ClassVar
 
@@ -18,7 +18,19 @@ from cpm.lib.states import RecoveryType
 from cpm.resources import redshift_answers as answers
 from cpm.resources.base import Described, Limit, Shown
 from cpm.resources.fields import Shows, Takes
-from cpm.resources.whole import Clients, Dr, Growing, Held, Making, Place, Problems, Restoring, WholeResource
+from cpm.resources.whole import OURS as OUR_NAMES
+from cpm.resources.whole import (
+    Clients,
+    Dr,
+    Growing,
+    Held,
+    Listed,
+    Making,
+    Place,
+    Problems,
+    Restoring,
+    WholeResource,
+)
 
 # Without two hyphens in a row and none at the end.
 NAME = re.compile(r"[a-z](?:-?[a-z0-9])*")
@@ -108,6 +120,9 @@ class RedshiftCluster(WholeResource):
         IamAction(
             "redshift:DescribeClusters", "recovery", "checks that the name is free and waits for a recovered cluster"
         ),
+        IamAction(
+            "redshift:DescribeClusterSnapshots", "catalogue", "rebuilds a lost database from the tags of our snapshots"
+        ),
         IamAction("redshift:DescribeClusterSnapshots", "recovery", "finds the snapshot to recover a cluster from"),
         IamAction("redshift:DescribeClusterSubnetGroups", "recovery", "checks where a cluster is to be recovered"),
         IamAction("ec2:DescribeAvailabilityZones", "recovery", "checks that the zone of a recovered cluster exists"),
@@ -158,6 +173,13 @@ class RedshiftCluster(WholeResource):
         return {
             one["SnapshotIdentifier"]: answers.shown(one) for one in listed if one["SnapshotIdentifier"] in wanted
         }
+
+    def listed(self, client: AwsClient) -> Iterator[Listed]:
+        for one in client.paginate("DescribeClusterSnapshots", "Snapshots", SnapshotType="manual"):
+            # What AWS copies from another region by itself is watched by nobody here.
+            here = one.get("SourceRegion") in (None, "", client.region)
+            if here and one["SnapshotIdentifier"].startswith(OUR_NAMES) and one["Status"] != "deleted":
+                yield answers.listed(one)
 
     def delete(self, client: AwsClient, held: Held) -> None:
         # AWS: DeleteClusterSnapshot: only what is shared with nobody. What was granted for DR is known; others are looked for.

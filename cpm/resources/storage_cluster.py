@@ -4,7 +4,8 @@ AWS: RDS API Reference; DocumentDB has the same calls, and the same IAM actions.
 made for it when it is available, as the writer of the original was.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 from cpm.aws.client import AwsClient
@@ -19,6 +20,7 @@ from cpm.resources.whole import (
     Dr,
     Growing,
     Held,
+    Listed,
     Making,
     Place,
     Problems,
@@ -90,6 +92,7 @@ class StorageCluster(WholeResource):
         IamAction("rds:DescribeDBClusterSnapshots", "dr copies", "waits until copies are complete"),
         IamAction("rds:AddTagsToResource", "dr copies", "tags copies as ours", SNAPSHOTS, tagging_as_ours()),
         IamAction("rds:AddTagsToResource", "dr copies", "marks outdated copies that may not be deleted", SNAPSHOTS, OURS),
+        IamAction("rds:DescribeDBClusterSnapshots", "catalogue", "rebuilds a lost database from the tags of our snapshots"),
         IamAction("rds:DescribeDBClusterSnapshots", "recovery", "sees whether the snapshot is there"),
         IamAction("rds:DescribeDBClusterSnapshotAttributes", "recovery", "sees which accounts may use a snapshot already"),
         IamAction(SHARE, "recovery", "shares with the account to recover to", SNAPSHOTS, OURS),
@@ -140,6 +143,10 @@ class StorageCluster(WholeResource):
         """Parameters of its first instance that not all engines have."""
         return {}
 
+    @abstractmethod
+    def has_engine(self, engine: str) -> bool:
+        """Whether clusters of this engine are of this type: AWS lists the snapshots of all together."""
+
     # -- targets --------------------------------------------------------------------------------------------
 
     def describe(self, client: AwsClient, ids: Sequence[str]) -> dict[str, Described]:
@@ -175,6 +182,12 @@ class StorageCluster(WholeResource):
     def snapshots(self, client: AwsClient, held: Sequence[Held]) -> dict[str, Shown]:
         rows = self.snapshot_rows(client, [one.aws_id for one in held])
         return {row["DBClusterSnapshotIdentifier"]: rds.shown(row, row["DBClusterSnapshotArn"]) for row in rows}
+
+    def listed(self, client: AwsClient) -> Iterator[Listed]:
+        for row in client.paginate("DescribeDBClusterSnapshots", "DBClusterSnapshots", SnapshotType="manual"):
+            if rds.may_be_ours(row, "DBClusterSnapshotIdentifier") and self.has_engine(row["Engine"]):
+                labels = self.labels(client, row, row["DBClusterSnapshotArn"])
+                yield rds.listed(row, labels, {}, row.get("SourceDBClusterSnapshotArn") or "")
 
     def delete(self, client: AwsClient, held: Held) -> None:
         client.call("DeleteDBClusterSnapshot", DBClusterSnapshotIdentifier=held.aws_id)
@@ -217,7 +230,7 @@ class StorageCluster(WholeResource):
         if len(names) > 1:
             found["instance_type"] = "This means the same as db_instance_class: give one of them."
         elif not _class(held, request):
-            found["db_instance_class"] = "The cluster had no instance when it was backed up: choose a class."
+            found["db_instance_class"] = "No instance of the cluster is known from its backup: choose a class."
         return found
 
     def preflight(self, clients: Clients, held: Held, request: Mapping[str, Any], place: Place) -> Problems:

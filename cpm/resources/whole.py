@@ -6,7 +6,7 @@ only, in batches, resumed after any death. Nothing here waits: what takes time i
 """
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -17,6 +17,8 @@ from cpm.lib.states import RecoveryType
 from cpm.resources.base import Described, Limit, ResourceType, Shown
 from cpm.resources.fields import Shows, Takes
 
+OURS = "cpm-"
+"""What CPM makes is named so, where names can be given."""
 Problems = dict[str, str]
 """What is wrong with a request, by field; empty when nothing is."""
 Clients = Callable[[str], AwsClient]
@@ -62,6 +64,25 @@ class Held:
     encrypted: bool = False
     capacity: int | None = None
     started: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """A snapshot or copy of ours as AWS shows it to who has no record of it. `source_region` and `source_account` say where its
+    source is or was, empty where AWS does not tell; `made` when it was begun, `details` and `encrypted` what AWS shows of the
+    resource with it, `name` its name where it has no tags, and `copy` that it surely is a copy in another place."""
+
+    aws_id: str
+    source_id: str
+    made: datetime
+    shown: Shown
+    tags: Mapping[str, str] = field(default_factory=dict)
+    name: str = ""
+    details: Mapping[str, Any] = field(default_factory=dict)
+    encrypted: bool = False
+    source_region: str = ""
+    source_account: str = ""
+    copy: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +160,10 @@ class WholeResource(ResourceType):
     """What the API shows of a snapshot beyond what all snapshots show."""
     dr_fields: ClassVar[Sequence[Shows]] = ()
     recover_takes: ClassVar[Sequence[Takes]]
+    takes_tags: ClassVar[bool] = True
+    """Whether its snapshots carry tags; without them all that they tell is in their names."""
+    names_repeat: ClassVar[bool] = False
+    """Whether AWS makes a second snapshot of the same name or token, so that a late attempt may leave one behind."""
     stages: ClassVar[Sequence[str]] = ("resource",)
     """What a recovery makes, in this order; the first is what was asked for."""
     dr: ClassVar[Dr] = Dr.NONE
@@ -180,6 +205,12 @@ class WholeResource(ResourceType):
     def snapshots(self, client: AwsClient, held: Sequence[Held]) -> dict[str, Shown]:
         """What AWS shows of these snapshots now, by `aws_id`; one that does not exist is missing from the answer. Asks in
         batches."""
+
+    @abstractmethod
+    def listed(self, client: AwsClient) -> Iterator[Listed]:
+        """All snapshots and copies in the client's account and region that may be ours by their names, and are no other type's;
+        whether they are is for their tags or names to say. Not those that are on their way out, nor those that will be
+        known by another id."""
 
     @abstractmethod
     def delete(self, client: AwsClient, held: Held) -> None:

@@ -23,7 +23,9 @@ from cpm.lib.errors import PreconditionFailed, ValidationFailed
 from cpm.lib.names import SERVER_DATA, name_problems
 from cpm.lib.states import Role
 from cpm.models import Account, Actor, Backup, Policy, ServerSettings, Step
-from cpm.services import audit, catalogue_records
+from cpm.resources.registry import WHOLE
+from cpm.resources.whole import WholeResource
+from cpm.services import audit, catalogue_records, catalogue_whole
 
 RIGHT = "settings.change"
 SESSION = "cpm-catalogue"
@@ -103,6 +105,27 @@ def _search(account: Account, regions: Sequence[str] | None, server_id: str, res
                 found += catalogue_scan.scan(ec2, place, server_id=server_id, protected=number)
             except AwsError as error:
                 _problem(error, f"{region} of account {place.name} was not searched", result)
+        for kind in WHOLE:
+            found += _search_whole(kind, place, names, (server_id, number), result)
+    return found
+
+
+def _search_whole(
+    kind: WholeResource, place: Account, regions: Sequence[str], ours: tuple[str, str], result: CatalogueResult
+) -> list[Found]:
+    """What backups made of one type, anywhere in an account. What AWS refuses in many regions is one problem."""
+    identity, (server_id, number) = identity_of(place, session=SESSION), ours
+    found: list[Found] = []
+    refused: dict[str, tuple[AwsError, list[str]]] = {}
+    for region in regions:
+        try:
+            client = gateway.client(identity, kind.snapshots_in, region)
+            found += catalogue_scan.scan_whole(client, kind, place, server_id=server_id, protected=number)
+        except AwsError as error:
+            refused.setdefault(error.code, (error, []))[1].append(region)
+    for why, names in refused.values():
+        what = f"{', '.join(names)} of account {place.name} was not searched for snapshots of a {kind.noun}"
+        _problem(why, what, result)
     return found
 
 
@@ -129,7 +152,8 @@ def _record(account: Account, found: Sequence[Found], result: CatalogueResult, n
     known = catalogue_records.known(found)
     initial: catalogue_records.Initial = {}
     new_policies: set[int] = set()
-    for number in sorted(groups):
+    # Backups that tell the whole name of their policy come first: others find it by its words.
+    for number in sorted(groups, key=lambda number: (_named(groups[number]).guessed, number)):
         policy, made = _policy(account, groups[number])
         if made:
             new_policies.add(policy.pk)
@@ -141,12 +165,21 @@ def _record(account: Account, found: Sequence[Found], result: CatalogueResult, n
         result.snapshots += group.made
         result.problems += group.problems
     result.policies = len(new_policies)
+    result.problems += catalogue_whole.not_known(found, known)
+
+
+def _named(group: Sequence[Found]) -> Found:
+    """One that says most of its policy."""
+    return min(group, key=lambda one: one.guessed)
 
 
 def _policy(account: Account, group: Sequence[Found]) -> tuple[Policy, bool]:
     """The policy of that name, made disabled and keeping everything when there is none."""
-    labels = group[0].labels
+    best = _named(group)
+    labels = best.labels
     name = labels.get(tags.POLICY, "")
+    if best.guessed and (known := catalogue_records.policy_with_words(account, name)):
+        return known, False
     # Whoever may tag in AWS must not become the owner of the server's own backup.
     reserved = name == SERVER_DATA and account.user.role != Role.ROOT
     if reserved or name_problems(name):

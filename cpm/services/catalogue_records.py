@@ -4,7 +4,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from cpm.flows import tags
+from django.db.models import QuerySet
+
+from cpm.flows import tags, whole
 from cpm.flows.cleanup.deletion import IMAGES
 from cpm.flows.server.catalogue_scan import Found, number_of
 from cpm.lib.names import SERVER_DATA
@@ -12,7 +14,7 @@ from cpm.lib.states import BackupStatus, DrStatus, SnapshotKind, SnapshotStatus
 from cpm.models import Account, Backup, Policy, Snapshot, Target
 from cpm.models.base import new_ids
 from cpm.resources import ec2_capture
-from cpm.services import policies, policy_s3
+from cpm.services import catalogue_whole, policies, policy_s3
 
 Place = tuple[str, str]
 Known = Mapping[Place, Snapshot]
@@ -28,7 +30,15 @@ def known(found: Sequence[Found]) -> Known:
     """The records that exist of these, by AWS id and region."""
     ids = [one.aws_id for one in found]
     rows = Snapshot.objects.filter(aws_id__in=ids).select_related("backup", "parent")
-    return {(row.aws_id, row.region): row for row in rows}
+    return {**catalogue_whole.in_making(found), **{(row.aws_id, row.region): row for row in rows}}
+
+
+def policy_with_words(account: Account, name: str) -> Policy | None:
+    """The policy of that name, else the first whose name has these words in the names of snapshots; None for no words."""
+    policies = list(Policy.objects.filter(user=account.user_id).order_by("pk")) if name else []
+    exact = [policy for policy in policies if policy.name == name]
+    alike = [policy for policy in policies if whole.words_of(policy.name) == name]
+    return next(iter([*exact, *alike]), None)
 
 
 def policy_named(account: Account, name: str) -> tuple[Policy, bool]:
@@ -50,7 +60,10 @@ def policy_named(account: Account, name: str) -> tuple[Policy, bool]:
 
 def add_targets(policy: Policy, group: Iterable[Found]) -> None:
     """What these snapshots were made of becomes targets of the policy."""
-    wanted = {(one.source_region, one.target_id) for one in group if one.target_id not in {"", SERVER_DATA}}
+    for one in filter(lambda one: one.listed, group):
+        catalogue_whole.add_target(policy.pk, one)
+    others = [one for one in group if not one.listed and one.target_id not in {"", SERVER_DATA}]
+    wanted = {(one.source_region, one.target_id) for one in others}
     for region, resource in sorted(wanted):
         kind = "instances" if resource.startswith("i-") else "volumes"
         Target.objects.get_or_create(
@@ -87,10 +100,9 @@ class Group:
 
     def _new_backup(self, now: datetime) -> Backup:
         start = min(one.start for one in self.found)
-        leaves: dict[tuple[str, str], bool] = {}
+        leaves: dict[tuple[str, str, str], bool] = {}
         for one in self.found:
-            leaf = (one.native_kind, one.source_id)
-            leaves[leaf] = leaves.get(leaf, False) or one.state is SnapshotStatus.COMPLETED
+            leaves[one.source] = leaves.get(one.source, False) or one.state is SnapshotStatus.COMPLETED
         copies = [one for one in self.found if one.copy]
         # The id that the tags name, where it is free: then tags and records speak of the same thing again.
         taken = Backup.objects.filter(pk=self.number).exists()
@@ -110,7 +122,7 @@ class Group:
             outcome=OUTCOME,
         )
 
-    def _status(self, leaves: Mapping[tuple[str, str], bool]) -> BackupStatus:
+    def _status(self, leaves: Mapping[tuple[str, str, str], bool]) -> BackupStatus:
         expected = max((number_of(one.labels, tags.COUNT) or 0 for one in self.found), default=0)
         if not any(leaves.values()):
             return BackupStatus.FAILED
@@ -134,12 +146,11 @@ class Group:
 
     def _absent(self, one: Found) -> Snapshot | None:
         """The record that an earlier rebuild made for an original that it did not find."""
-        rows = self.backup.snapshots.filter(kind=one.kind, source_id=one.source_id, aws_id="", original=None)
+        rows = self._natives(one).filter(aws_id="")
         return rows.filter(details__has_key=ABSENT).first()
 
     def _original(self, one: Found, parent: Snapshot | None) -> Snapshot:
-        rows = self.backup.snapshots.filter(kind=one.native_kind, source_id=one.source_id, original=None)
-        found = rows.order_by("pk").first()
+        found = self._natives(one).order_by("pk").first()
         if found is not None:
             return found
         row = Snapshot(backup=self.backup, parent=parent)
@@ -150,6 +161,11 @@ class Group:
         row.details = {**row.details, ABSENT: True}
         row.save()
         return row
+
+    def _natives(self, one: Found) -> QuerySet[Snapshot]:
+        """The records of originals from the same source."""
+        where = {"region": one.source_region} if one.listed else {}
+        return self.backup.snapshots.filter(kind=one.native_kind, source_id=one.source_id, original=None, **where)
 
     def _parent(self, one: Found) -> Snapshot | None:
         """The record of the instance, made from the configuration in the tags; None where that is missing."""
@@ -213,22 +229,30 @@ _DEVICE = {
 
 def _fill(row: Snapshot, one: Found, original: Snapshot | None) -> None:
     """What the tags and AWS's description say of a snapshot or image."""
-    config, described = one.configuration, one.described
-    image = one.kind in IMAGES
-    server = one.source_id == SERVER_DATA
     row.kind, row.account, row.region, row.aws_id = one.kind, one.account, one.region, one.aws_id
     row.original = original
     row.account_name, row.aws_account_number = one.account.name, one.account.account_number
+    row.status, row.succeeded = one.state, one.state is SnapshotStatus.COMPLETED
+    row.progress = 100 if row.succeeded else 0
+    state = one.described["State"] if one.listed is None else one.state.label.lower()
+    row.error = "" if row.succeeded else f"AWS shows it as {state}."
+    row.start_time = row.end_time = one.start
+    if one.listed:
+        catalogue_whole.fill(row, one, original)
+    else:
+        _fill_of_ec2(row, one)
+
+
+def _fill_of_ec2(row: Snapshot, one: Found) -> None:
+    config, described = one.configuration, one.described
+    image = one.kind in IMAGES
+    server = one.source_id == SERVER_DATA
     row.resource_type = "server" if server else "instances" if one.instance_id else "volumes"
     row.source_id, row.instance_id = one.source_id, "" if image else one.instance_id
     row.instance_name = config.get("instance", {}).get("tags", {}).get("Name", "")
     row.source_name = row.instance_name if image else one.labels.get("Name", "")
     row.capacity = described.get("VolumeSize")
     row.encrypted = bool(described.get("Encrypted"))
-    row.status, row.succeeded = one.state, one.state is SnapshotStatus.COMPLETED
-    row.progress = 100 if row.succeeded else 0
-    row.error = "" if row.succeeded else f"AWS shows it as {described['State']}."
-    row.start_time = row.end_time = one.start
     device = _device(config, one.source_id)
     row.device = config.get("device") or device.get("device", "")
     row.details = _image_details(one) if image else _volume_details(one, device)

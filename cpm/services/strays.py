@@ -7,12 +7,14 @@ from datetime import datetime, timedelta
 import structlog
 from django.db import transaction
 
-from cpm.flows.cleanup import strays
+from cpm.flows.cleanup import strays, whole_strays
 from cpm.jobs import queue
+from cpm.jobs.kinds import StepSpec
 from cpm.models import Account, Job, Snapshot, Step
 
 log = structlog.get_logger(__name__)
 
+QUEUES = {kind.name: kind.queue for kind in (*strays.KINDS, *whole_strays.KINDS)}
 # The jobs of a day begin one after the other, so that backups and cleanups need not wait behind all of them.
 SPACING = timedelta(seconds=30)
 LATEST = timedelta(hours=20)
@@ -33,12 +35,21 @@ def look(*, now: datetime) -> list[Job]:
             Account.objects.select_for_update(of=("self",), no_key=True).filter(pk__in=regions).order_by("pk")
         )
         specs = [
-            strays.job(account, regions[account.pk], not_before=now + min(place * SPACING, LATEST))
+            strays.job(account, _steps(account, regions[account.pk], now + min(place * SPACING, LATEST)))
             for place, account in enumerate(_unseen(list(held), since))
         ]
-        jobs = queue.create_jobs(specs, engine_queues=strays.QUEUES)
+        jobs = queue.create_jobs(specs, engine_queues=QUEUES)
     log.info("looking for strays", accounts=len(jobs))
     return jobs
+
+
+def _steps(account: Account, regions: Sequence[str], due: datetime) -> list[StepSpec]:
+    """Steps for each region, and one more for each type whose strays are looked for where the account has, or had, any."""
+    rows = Snapshot.objects.filter(account=account, resource_type__in=whole_strays.TYPES)
+    places = rows.order_by("region", "resource_type").values_list("region", "resource_type").distinct()
+    return [
+        *strays.steps(account, regions, not_before=due), *whole_strays.steps(account, list(places), not_before=due)
+    ]
 
 
 def _unseen(accounts: Sequence[Account], since: datetime) -> list[Account]:

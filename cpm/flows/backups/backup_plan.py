@@ -106,7 +106,7 @@ class Plan:
         key = f"start-{row.pk}"
         payload = self._payload(target, f"{kind.noun}: {row.source_id}", {})
         payload |= {"type": kind.key, "snapshot": row.pk, "options": target.options}
-        payload["tags"] |= {tags.KIND: row.kind}
+        payload["tags"] |= {tags.KIND: row.kind, **catalogue_tags.of_whole(row)}
         self.starts.append(StepSpec("backup.start_whole", payload, key=key, run_if=RunIf.ENDED))
         self._watch("backup.watch_whole", target, [row.pk], key)
 

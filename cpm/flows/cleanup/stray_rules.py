@@ -13,8 +13,9 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import Enum
 from typing import Any, TypeAlias
+from uuid import UUID
 
-from cpm.flows import tags
+from cpm.flows import tags, whole
 from cpm.models import Step
 
 # EC2 cuts the time of an image to seconds, and its clock is not the database's.
@@ -33,7 +34,8 @@ class Verdict(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Thing:
-    """A snapshot or image as AWS shows it; `text` is a snapshot's description or an image's name."""
+    """A snapshot or image as AWS shows it; `text` is a snapshot's description or an image's name, `kind` the type of what AWS
+    snapshots as a whole, where `text` is the snapshot's name."""
 
     aws_id: str
     account: int
@@ -43,10 +45,11 @@ class Thing:
     labels: Mapping[str, str] = field(repr=False)
     volume: str = ""
     snapshots: tuple[str, ...] = ()
+    kind: str = ""
 
     @property
     def sort(self) -> str:
-        return self.aws_id.partition("-")[0]
+        return self.kind or self.aws_id.partition("-")[0]
 
     @property
     def step(self) -> int:
@@ -75,6 +78,15 @@ def _of_planned_volume(step: Step, thing: Thing) -> bool:
     return thing.volume in step.payload["snapshots"]
 
 
+def _of_whole(step: Step, thing: Thing) -> bool:
+    payload = step.payload
+    given = payload["tags"]
+    server, backup = UUID(given[tags.SERVER]), int(given[tags.BACKUP])
+    return bool(
+        payload["type"] == thing.kind and thing.text == whole.name_of(server, given[tags.POLICY], backup, step.pk)
+    )
+
+
 # Names of images are unique in an account and region, so two of one step never live at the same time.
 SNAPSHOTS: Mapping[str, Looks] = {
     "backup.start_volume": _of_volume,
@@ -91,6 +103,7 @@ IMAGES: Mapping[str, Looks] = {
     "recover.image": _text(r"CPM-recovery-\d+-{step}-\w+"),
     "recover.copy_image": _text(r"CPM-recovery-\d+-{step}-\w+"),
 }
+WHOLE: Mapping[str, Looks] = {"backup.start_whole": _of_whole}
 BY_VOLUME = frozenset({"backup.start_volume", "backup.start_instance", "backup.start_unless_vss"})
 
 
@@ -110,7 +123,7 @@ def judge(thing: Thing, step: Step | None, *, now: datetime, settled: timedelta)
 def made_by(step: Step, thing: Thing) -> bool:
     """Whether a thing with the tag of a step is what such a step makes, in its place and since it began."""
     payload = step.payload
-    looks = (IMAGES if thing.sort == "ami" else SNAPSHOTS).get(step.kind)
+    looks = (WHOLE if thing.kind else IMAGES if thing.sort == "ami" else SNAPSHOTS).get(step.kind)
     if looks is None or step.started_at is None or thing.made < step.started_at - CLOCKS_DIFFER:
         return False
     if (payload.get("account"), payload.get("region")) != (thing.account, thing.region):
@@ -122,6 +135,8 @@ def made_by(step: Step, thing: Thing) -> bool:
 def counted(step: Step, thing: Thing) -> str:
     """What the step has made and remembered in the place of this thing; empty if there is none."""
     token: Any = step.token
+    if thing.kind:
+        return token if isinstance(token, str) else ""
     if step.kind in BY_VOLUME:
         token = token.get(thing.volume) if isinstance(token, dict) else None
     found = re.search(rf"\b{thing.sort}-\w+", json.dumps(token))

@@ -38,12 +38,14 @@ QUEUE = "control"
 BATCH = 200
 
 
-def job(account: Account, regions: Sequence[str], *, not_before: datetime) -> JobSpec:
-    """A job that looks through these regions of an account, each for itself."""
-    steps = [
-        StepSpec(STEP, {"account": account.pk, "region": region}, not_before=not_before) for region in regions
-    ]
-    return JobSpec(KIND, SUBJECT, account.user_id, steps, user_id=account.user_id)
+def steps(account: Account, regions: Sequence[str], *, not_before: datetime) -> list[StepSpec]:
+    """Steps that look through these regions of an account, each for itself."""
+    return [StepSpec(STEP, {"account": account.pk, "region": region}, not_before=not_before) for region in regions]
+
+
+def job(account: Account, specs: Sequence[StepSpec]) -> JobSpec:
+    """The job of an account, with its steps."""
+    return JobSpec(KIND, SUBJECT, account.user_id, list(specs), user_id=account.user_id)
 
 
 def remove(context: StepContext) -> Outcome:
@@ -62,7 +64,7 @@ def remove(context: StepContext) -> Outcome:
         if context.refresh_aborted():
             return Wait(0.0, message="Stopping.")
         context.progress(0, f"Looked at {batch[-1].aws_id}.")
-        for thing, step in _unneeded(context, [one for one in batch if one.aws_id not in left]):
+        for thing, step in unneeded(context, [one for one in batch if one.aws_id not in left]):
             problems += _remove(context, ec2, account, thing, step)
     if problems:
         return Failed(f"{len(problems)} duplicates could not be removed. " + " ".join(problems[:5]))
@@ -93,7 +95,7 @@ def listed(ec2: AwsClient, account: Account) -> Iterator[Thing]:
             )  # fmt: skip
 
 
-def _unneeded(context: StepContext, things: Sequence[Thing]) -> list[tuple[Thing, Step]]:
+def unneeded(context: StepContext, things: Sequence[Thing]) -> list[tuple[Thing, Step]]:
     """The proven duplicates among the things, with their steps. What is not proven, but odd, goes to the log."""
     steps = Step.objects.in_bulk({thing.step for thing in things})
     suspects: list[tuple[Thing, Step, Verdict]] = []
@@ -184,4 +186,3 @@ def _carry_out(context: StepContext, ec2: AwsClient, account: Account, ids: Sequ
 
 
 KINDS = (StepKind(STEP, QUEUE, remove),)
-QUEUES = {kind.name: kind.queue for kind in KINDS}

@@ -17,6 +17,7 @@ from cpm.flows.cleanup import deletion, retention
 from cpm.flows.dr import dr_copy_steps, dr_whole
 from cpm.flows.messages import alerting
 from cpm.flows.s3 import copy
+from cpm.flows.server import catalogue_tags
 from cpm.jobs import queue
 from cpm.jobs.context import StepContext
 from cpm.jobs.kinds import Done, Outcome, StepKind, StepSpec
@@ -180,6 +181,8 @@ def _steps(
         verbs = _verbs(source)
         payload = _payload(source, Destination(row.account, row.region), marks) | {"snapshot": row.pk}
         payload["tags"][tags.KIND] = row.kind
+        if source.resource_type in WHOLE_BY_KEY:
+            payload["tags"] |= catalogue_tags.of_whole(source)
         after: tuple[str, ...] = ()
         share = f"share-{source.pk}"
         if row.account_id != source.account_id and dr_whole.is_shared(source):

@@ -5,21 +5,24 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any
+from uuid import UUID
 
 from cpm.aws.gateway import AwsClient
-from cpm.flows import tags
+from cpm.flows import tags, whole
 from cpm.flows.cleanup.deletion import IMAGES
 from cpm.flows.server import catalogue_tags
 from cpm.lib.names import SERVER_DATA
 from cpm.lib.states import SnapshotKind, SnapshotStatus
 from cpm.models import Account
-from cpm.resources.registry import DR_KINDS
+from cpm.resources.registry import DR_KINDS, WHOLE
+from cpm.resources.whole import Listed, WholeResource
 
 # What a DR copy is a copy of.
-NATIVE = {
+NATIVE: Mapping[str, str] = {
     SnapshotKind.DR_VOLUME: SnapshotKind.VOLUME,
     SnapshotKind.DR_INITIAL_AMI: SnapshotKind.INITIAL_AMI,
     SnapshotKind.ONLY_DR_AMI: SnapshotKind.ONLY_AMI,
+    **{kind.dr_kind: kind.kind for kind in WHOLE if kind.dr_kind},
 }
 _SNAPSHOT_STATES = {"completed": SnapshotStatus.COMPLETED, "pending": SnapshotStatus.PENDING}
 _IMAGE_STATES = {"available": SnapshotStatus.COMPLETED, "pending": SnapshotStatus.PENDING}
@@ -27,16 +30,17 @@ _IMAGE_STATES = {"available": SnapshotStatus.COMPLETED, "pending": SnapshotStatu
 
 @dataclass(frozen=True)
 class Found:
-    """One snapshot or image of a backup, as AWS shows it."""
+    """One snapshot or image of a backup, as AWS shows it: `described` in EC2's words, or `listed` by its type."""
 
     account: Account
     region: str
     aws_id: str
-    kind: SnapshotKind
+    kind: str
     state: SnapshotStatus
     start: datetime
     labels: Mapping[str, str]
-    described: Mapping[str, Any] = field(repr=False)
+    described: Mapping[str, Any] = field(repr=False, default_factory=dict)
+    listed: Listed | None = None
 
     @property
     def backup(self) -> int:
@@ -47,7 +51,7 @@ class Found:
         return self.kind in DR_KINDS
 
     @property
-    def native_kind(self) -> SnapshotKind:
+    def native_kind(self) -> str:
         return NATIVE.get(self.kind, self.kind)
 
     @cached_property
@@ -57,18 +61,28 @@ class Found:
 
     @property
     def source_id(self) -> str:
-        """The volume or instance that it was made of."""
+        """What it was made of."""
+        if self.listed:
+            return self.listed.source_id
         if self.kind == SnapshotKind.VOLUME and self.labels.get(tags.SOURCE) != SERVER_DATA:
             return str(self.described.get("VolumeId", ""))
         return self.labels.get(tags.SOURCE, "")
 
     @property
     def source_region(self) -> str:
-        return str(self.configuration.get("region") or self.region)
+        known = self.listed.source_region if self.listed else ""
+        return str(self.configuration.get("region") or known or self.region)
+
+    @property
+    def source(self) -> tuple[str, str, str]:
+        """What tells its source from others of the same backup: ids of EC2 are unique everywhere, names are in their region."""
+        return (self.native_kind, self.source_id, self.source_region if self.listed else "")
 
     @property
     def instance_id(self) -> str:
-        """The instance that it belongs to; empty for a volume that was backed up on its own."""
+        """The instance that it belongs to; empty for a volume that was backed up on its own, and for what is no part of one."""
+        if self.listed:
+            return ""
         source = self.labels.get(tags.SOURCE, "")
         return str(self.configuration.get("id") or (source if source.startswith("i-") else ""))
 
@@ -76,6 +90,11 @@ class Found:
     def target_id(self) -> str:
         """The target of the policy."""
         return self.instance_id or self.source_id
+
+    @property
+    def guessed(self) -> bool:
+        """Whether only words of the policy's name are known."""
+        return tags.POLICY_ID not in self.labels
 
 
 def number_of(labels: Mapping[str, str], key: str) -> int | None:
@@ -104,6 +123,23 @@ def scan(
         made = made if made.tzinfo else made.replace(tzinfo=UTC)
         found = _found(account, ec2.region, one, one["ImageId"], _IMAGE_STATES, made)
         if found and found.kind in IMAGES and _belongs(found, protected):
+            yield found
+
+
+def scan_whole(
+    client: AwsClient, kind: WholeResource, account: Account, *, server_id: str, protected: str
+) -> Iterator[Found]:
+    """Like `scan`, for one type that AWS snapshots as a whole."""
+    server = UUID(server_id)
+    for one in kind.listed(client):
+        labels = whole.labels_of(kind, one, server)
+        said = labels.get(tags.KIND)
+        ours = labels.get(tags.SERVER) == server_id and number_of(labels, tags.BACKUP) is not None
+        if not ours or said not in {kind.kind, kind.dr_kind} or tags.OUTDATED in labels:
+            continue
+        name = kind.dr_kind if one.copy and kind.dr_kind else str(said)
+        found = Found(account, client.region, one.aws_id, name, one.shown.state, one.made, labels, listed=one)
+        if _belongs(found, protected):
             yield found
 
 

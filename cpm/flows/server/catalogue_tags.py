@@ -19,6 +19,7 @@ from cpm.jobs.context import StepContext
 from cpm.jobs.kinds import Done, Outcome, StepKind, StepSpec
 from cpm.lib.states import RunIf, SnapshotKind
 from cpm.models import Snapshot
+from cpm.resources.registry import WHOLE_BY_KEY
 
 QUEUE = "backup"
 VERSION = "1"
@@ -32,9 +33,10 @@ LEFT_OUT = "aws_user_data"
 NOT_KEPT = frozenset({LEFT_OUT, "initial_ami", "kms_key_id"})
 
 
-def pack(configuration: Mapping[str, Any]) -> dict[str, str]:
-    """The tags that hold a configuration; empty when it does not fit."""
-    content = json.dumps(_lean(configuration), separators=(",", ":"), ensure_ascii=False).encode()
+def pack(configuration: Mapping[str, Any], *, lean: bool = True) -> dict[str, str]:
+    """The tags that hold a configuration, without what says nothing if it may be `lean`; empty when it does not fit."""
+    kept = _lean(configuration) if lean else configuration
+    content = json.dumps(kept, separators=(",", ":"), ensure_ascii=False).encode()
     text = base64.b64encode(zlib.compress(content, 9)).decode()
     for count in range(1, MOST_CONFIG_TAGS + 1):
         whole = f"{VERSION}/{count}/{text}"
@@ -63,11 +65,12 @@ def _sound(found: Any) -> bool:
     """Tags can be edited by others, so their content is looked at before it is relied on."""
     if not isinstance(found, dict) or not isinstance(found.get("region"), str):
         return False
-    if not all(isinstance(found.get(name, {}), dict) for name in ("volume", "instance")):
+    if not all(isinstance(found.get(name, {}), dict) for name in ("volume", "instance", "resource")):
         return False
     devices = found.get("instance", {}).get("block_devices", [])
-    labels = found.get("instance", {}).get("tags", {})
-    sound = isinstance(devices, list) and all(isinstance(one, dict) for one in devices) and isinstance(labels, dict)
+    inner = [found.get("instance", {}).get("tags", {})]
+    inner += [found.get("resource", {}).get(name) or {} for name in ("tags", "options")]
+    sound = isinstance(devices, list) and all(isinstance(one, dict) for one in (*devices, *inner))
     return sound and ("id" not in found or ("instance" in found and isinstance(found["id"], str)))
 
 
@@ -79,6 +82,18 @@ def of_row(row: Snapshot) -> dict[str, str]:
         return {}
     details = {k: v for k, v in row.details.items() if k not in NOT_KEPT | {"tags"}}
     return pack({"region": row.region, "device": row.device, "volume": details})
+
+
+def of_whole(row: Snapshot) -> dict[str, str]:
+    """The configuration of what AWS snapshots as a whole; without its own tags when it does not fit with them."""
+    kind = WHOLE_BY_KEY[row.resource_type]
+    if not kind.takes_tags:
+        return {}
+    kept = [name for name in (*kind.details, "options") if name in row.details and name not in NOT_KEPT]
+    details = {name: row.details[name] for name in kept if name != "tags"}
+    labels = row.details.get("tags") or {}
+    fits = pack({"region": row.region, "resource": {**details, "tags": labels}}, lean=False)
+    return fits or pack({"region": row.region, "resource": details}, lean=False)
 
 
 def of_instance(parent: Snapshot) -> dict[str, str]:
