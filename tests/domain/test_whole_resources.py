@@ -8,7 +8,7 @@ from cpm.aws import gateway
 from cpm.flows import iam
 from cpm.lib.errors import ValidationFailed
 from cpm.lib.states import AutoRemove, BackupStatus, DrStatus, RecoveryStatus, SnapshotStatus
-from cpm.models import Recovery, Snapshot, Target
+from cpm.models import Recovery, Snapshot, Step, Target
 from cpm.resources.registry import WHOLE, WHOLE_BY_KEY
 from cpm.resources.whole import Dr
 from cpm.services import backup_deletion, recoveries
@@ -72,10 +72,13 @@ def test_an_interrupted_start_makes_one_snapshot(world: World, example: Example)
     source = example.make(world, "orders")
     target = example.protect(world, source)
     world.aws.fault(action=example.creates, lost_response=True, count=1)
+    world.aws.fault(action=example.lists, error="ThrottlingException", count=1)
 
     world.back_up(target.policy, status=BackupStatus.SUCCESSFUL)
 
     assert len(example.snapshots(world)) == 1
+    # AWS is asked for what was made since then, however late the interrupted attempt is followed by another one.
+    assert snapshot_of(target).start_time == Step.objects.get(kind="backup.start_whole").started_at
 
 
 def test_throttling_is_never_an_empty_answer(world: World, example: Example) -> None:

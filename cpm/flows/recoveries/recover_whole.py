@@ -125,7 +125,8 @@ def copy(context: StepContext) -> Outcome:
     """Copy the shared snapshot into the account to recover to, and wait until the copy is complete."""
     kind, row = _kind(context.payload), _row(context)
     place = _place(context, place_of(context.payload), place_of(context.payload["source"]))
-    sides, making = _sides(context, context.payload), _making(context, row, place)
+    sides = _sides(context, context.payload)
+    making = _making(context, row, place, context.step_id, context.lease.started_at)
 
     def create() -> str:
         try:
@@ -225,15 +226,22 @@ def remove_made(context: StepContext, step: Step) -> bool:
 
 
 def remove_copy(context: StepContext, step: Step) -> bool:
-    """Delete the temporary copy of a snapshot; False while AWS is not ready for that."""
-    kind, row = _kind(step.payload), _row(context)
-    try:
-        kind.cancel_copy(_sides(context, step.payload), dataclasses.replace(whole.held(row), aws_id=str(step.token)))
-    except NotFound:
-        return True
-    except (InvalidState, InUse):
-        return False
-    context.log(f"Deleted the temporary copy {step.token}.")
+    """Delete the temporary copy of a snapshot; False while AWS is not ready for that. Raises NotYet until AWS surely shows
+    one whose making was interrupted."""
+    kind, row, sides = _kind(step.payload), _row(context), _sides(context, step.payload)
+    ids = [str(step.token)] if step.token is not None else []
+    if not ids and step.intent_at is not None:
+        until_listed(context, step)
+        place = _place(context, place_of(step.payload), place_of(step.payload["source"]))
+        ids = kind.find_copies(sides, whole.held(row), _making(context, row, place, step.pk, step.started_at))
+    for id in ids:
+        try:
+            kind.cancel_copy(sides, dataclasses.replace(whole.held(row), aws_id=id))
+        except NotFound:
+            continue
+        except (InvalidState, InUse):
+            return False
+        context.log(f"Deleted the temporary copy {id}.")
     return True
 
 
@@ -262,13 +270,15 @@ def _came_of(context: StepContext, stage: str) -> Any:
     return ((step.cursor or {}).get("id") or step.token) if step else None
 
 
-def _making(context: StepContext, row: Snapshot, place: types.Place) -> Making:
+def _making(
+    context: StepContext, row: Snapshot, place: types.Place, step_id: int, since: datetime | None
+) -> Making:
     return Making(
         resource_id=row.source_id,
-        name=f"cpm-{server_id().hex[:8]}-recovery-{context.subject_id}-{context.step_id}",
-        token=str(uuid.uuid5(server_id(), f"step {context.step_id}")),
-        tags=marks(context),
-        since=context.lease.intent_at or context.now,
+        name=f"cpm-{server_id().hex[:8]}-recovery-{context.subject_id}-{step_id}",
+        token=str(uuid.uuid5(server_id(), f"step {step_id}")),
+        tags={**marks(context), tags.STEP: str(step_id)},
+        since=since or context.now,
         place=place,
         details=row.details,
     )
