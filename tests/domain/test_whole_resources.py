@@ -149,6 +149,29 @@ def test_a_name_that_is_taken_is_refused_before_anything_starts(world: World, ex
     assert not Recovery.objects.exists()
 
 
+def test_of_two_recoveries_to_one_name_only_one_makes_something(world: World, example: Example) -> None:
+    target = example.protect(world, example.make(world, "orders"))
+    world.back_up(target.policy)
+    if not example.names_taken:
+        pytest.skip("what is recovered gets its id from AWS")
+    before = example.resources(world)
+
+    both = [
+        recoveries.recover_whole(
+            actor=world.actor, snapshot=snapshot_of(target), request=example.request("orders-again"), credentials=None,
+            now=world.now(),
+        )
+        for _ in range(2)
+    ]  # fmt: skip
+    world.run()
+
+    for one in both:
+        one.refresh_from_db()
+    assert [one.status for one in both] == [RecoveryStatus.SUCCESSFUL, RecoveryStatus.FAILED]
+    assert f"recovery {both[0].pk} is making" in both[1].outcome
+    assert len(example.resources(world) - before) == 1
+
+
 def test_a_snapshot_that_aws_fails_fails_the_backup(world: World, example: Example) -> None:
     source = example.make(world, "orders")
     target = example.protect(world, source)
