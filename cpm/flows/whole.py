@@ -4,12 +4,16 @@ import dataclasses
 import re
 import uuid
 from collections.abc import Callable, Mapping
+from datetime import timedelta
 from typing import Any
+
+from django.conf import settings
 
 from cpm.aws.errors import InUse, InvalidState, NotFound
 from cpm.aws.gateway import AwsClient
 from cpm.flows import polling, tags
 from cpm.jobs.context import NotYet, StepContext
+from cpm.jobs.kinds import Wait
 from cpm.models import ServerSettings, Snapshot
 from cpm.resources.registry import WHOLE_BY_KEY
 from cpm.resources.whole import Held, Listed, Making, Place, WholeResource
@@ -49,11 +53,21 @@ def making(
         name=name_of(server, row.backup.policy_name, row.backup_id, context.step_id),
         token=str(uuid.uuid5(server, f"step {context.step_id}")),
         tags=tags.with_source(ours, row.details.get("tags") or {}),
-        since=context.lease.intent_at or context.now,
+        # Not when it was last intended: what a worker had made before it died may be found hours later.
+        since=context.lease.started_at,
         options=options,
         place=place or Place(row.aws_account_number, row.region),
         details=row.details,
     )
+
+
+def until_listed(context: StepContext) -> None:
+    """Raise NotYet until AWS's lists surely show what an interrupted run of this step may have made."""
+    assert context.lease.intent_at is not None
+    listed = context.lease.intent_at + timedelta(seconds=settings.CPM_AWS_LIST_LAG_SECONDS)
+    if context.token is None and context.now < listed:
+        seconds = (listed - context.now).total_seconds()
+        raise NotYet(Wait(seconds, message="Looking for what an interrupted step may have made."))
 
 
 def discard(context: StepContext, client: AwsClient, row: Snapshot, aws_id: str) -> None:

@@ -30,6 +30,9 @@ class StepContext:
         self.lease = lease
         self._lines: list[LogLine] = []
         self._written = 0.0
+        # Whether this very run has begun a creation. What an earlier run began is settled by looking for it alone: an error
+        # of something else, of the looking too, says nothing about it.
+        self._began = False
 
     @property
     def step_id(self) -> int:
@@ -173,14 +176,14 @@ class StepContext:
         return token
 
     def forget_intent(self) -> None:
-        """The call surely did nothing: a retry need not look for what it may have made."""
-        if self.lease.intent_at is not None and self.token is None:
+        """The call of this run surely did nothing: a retry need not look for what it may have made."""
+        if self._began and self.lease.intent_at is not None and self.token is None:
             leases.guarded(self.lease, "intent_at = NULL", [])
             self.lease.intent_at = None
 
     def still_unsure(self) -> None:
-        """The call may have been carried out at any moment until now: whoever looks for it counts from here."""
-        if self.lease.intent_at is not None and self.token is None:
+        """The call of this run may have been carried out at any moment until now: whoever looks for it counts from here."""
+        if self._began and self.lease.intent_at is not None and self.token is None:
             leases.guarded(self.lease, "intent_at = now()", [])
 
     def _disown(self, made: Any, discard: Callable[[Any], None] | None) -> None:
@@ -220,7 +223,7 @@ class StepContext:
         with transaction.atomic():
             leases.guarded(self.lease, "intent_at = now()", [])
             self.flush_log()
-        self.lease.intent_at = self.lease.now
+        self.lease.intent_at, self._began = self.lease.now, True
 
     def _adopt(self, find: Callable[[], list[Any]], discard: Callable[[Any], None] | None) -> Any:
         assert self.lease.intent_at is not None

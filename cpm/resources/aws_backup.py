@@ -5,7 +5,7 @@ is `Denied`, as if it were closed; that never counts as absent.
 """
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
@@ -14,7 +14,7 @@ from cpm.aws.client import AwsClient
 from cpm.aws.errors import Denied, InvalidState, NotFound
 from cpm.lib.states import SnapshotStatus
 from cpm.resources.base import Shown
-from cpm.resources.whole import Growing, Held, Listed
+from cpm.resources.whole import Growing, Held, Listed, Sides
 
 _Error = TypeVar("_Error", bound=errors.AwsError)
 
@@ -68,17 +68,32 @@ def backups(client: AwsClient, held: Sequence[Held], resource_type: str) -> dict
     return found
 
 
-def copies(client: AwsClient, held: Sequence[Held], resource_type: str) -> dict[str, Shown]:
-    """What AWS shows of copy jobs, which it knows where they come from."""
+def copies(sides: Sides, held: Sequence[Held], resource_type: str, limited: Collection[str]) -> dict[str, Shown]:
+    """What AWS shows of copy jobs, which it knows where they come from. `limited` are the ids of those whose copies end by
+    themselves."""
     if not held:
         return {}
-    listed = client.paginate("ListCopyJobs", "CopyJobs", ByResourceType=resource_type, **_since(held))
+    listed = sides.source.paginate("ListCopyJobs", "CopyJobs", ByResourceType=resource_type, **_since(held))
     wanted = {one.aws_id for one in held}
-    return {
-        str(job["CopyJobId"]): _of_job(job, str(job.get("DestinationRecoveryPointArn") or ""), {})
-        for job in listed
-        if job["CopyJobId"] in wanted
-    }
+    found: dict[str, Shown] = {}
+    for job in (job for job in listed if job["CopyJobId"] in wanted):
+        id, point = str(job["CopyJobId"]), str(job.get("DestinationRecoveryPointArn") or "")
+        ends = _times_of(sides.target, job, point) if point and id in limited else {}
+        found[id] = _of_job(job, point, ends)
+    return found
+
+
+def _times_of(client: AwsClient, job: Mapping[str, Any], point: str) -> dict[str, str]:
+    """When a complete copy ends; nothing where that may not be looked at."""
+    if job["State"] != "COMPLETED":
+        return {}
+    vault = str(job["DestinationBackupVaultArn"]).rsplit(":", 1)[-1]
+    try:
+        return _times(client.call("DescribeRecoveryPoint", BackupVaultName=vault, RecoveryPointArn=point))
+    except errors.AwsError as error:
+        if error.transient:
+            raise
+        return {}
 
 
 def listed(client: AwsClient, resource_type: str) -> Iterator[Listed]:
@@ -204,7 +219,8 @@ def _of_job(job: Mapping[str, Any], point: str, details: Mapping[str, Any]) -> S
 
 
 def _ends(client: AwsClient, jobs: Iterable[Mapping[str, Any]], resource_type: str) -> dict[str, dict[str, str]]:
-    """When the recovery points of complete jobs move to cold storage and expire, one list for each vault."""
+    """When the recovery points of complete jobs move to cold storage and expire, one list for each vault. A vault that may
+    not be looked into tells nothing, and spoils nothing for the others."""
     limited = [job for job in jobs if job["State"] == "COMPLETED" and job.get("RecoveryPointLifecycle")]
     found: dict[str, dict[str, str]] = {}
     for vault in sorted({job["BackupVaultName"] for job in limited}):
@@ -213,7 +229,11 @@ def _ends(client: AwsClient, jobs: Iterable[Mapping[str, Any]], resource_type: s
             "ListRecoveryPointsByBackupVault", "RecoveryPoints",
             BackupVaultName=vault, ByResourceType=resource_type, ByCreatedAfter=first,
         )  # fmt: skip
-        found |= {point["RecoveryPointArn"]: _times(point) for point in points}
+        try:
+            found |= {point["RecoveryPointArn"]: _times(point) for point in points}
+        except errors.AwsError as error:
+            if error.transient:
+                raise
     return found
 
 

@@ -180,7 +180,8 @@ class EfsFileSystem(WholeResource):
         return str(started["CopyJobId"])
 
     def copies(self, sides: Sides, held: Sequence[Held]) -> dict[str, Shown]:
-        return aws_backup.copies(sides.source, held, TYPE)
+        limited = [one.aws_id for one in held if efs_options.lifecycle(one.details.get("options") or {})]
+        return aws_backup.copies(sides, held, TYPE, limited)
 
     def find_copies(self, sides: Sides, held: Held, making: Making) -> list[str]:
         assert making.place is not None

@@ -193,8 +193,10 @@ class StorageCluster(WholeResource):
         client.call("DeleteDBClusterSnapshot", DBClusterSnapshotIdentifier=held.aws_id)
 
     def mark_outdated(self, client: AwsClient, held: Held, key: str) -> bool:
-        client.call("AddTagsToResource", ResourceName=held.details["snapshot_arn"], Tags=rds.as_labels({key: "true"}))
-        return True
+        # AWS has never shown what has no ARN here.
+        if arn := held.details.get("snapshot_arn"):
+            client.call("AddTagsToResource", ResourceName=arn, Tags=rds.as_labels({key: "true"}))
+        return bool(arn)
 
     # -- DR -------------------------------------------------------------------------------------------------
 

@@ -7,12 +7,13 @@ import pytest
 
 from cpm.flows.cleanup import retention
 from cpm.lib.errors import ValidationFailed
-from cpm.lib.states import BackupStatus, RecoveryStatus, SnapshotStatus
+from cpm.lib.states import BackupStatus, DrStatus, RecoveryStatus, SnapshotStatus
 from cpm.models import Recovery, Snapshot, Target
 from cpm.services import backup_deletion, backups, recoveries, targets
 from tests.domain.whole_examples.base import snapshot_of
 from tests.domain.whole_examples.efs_file_system import VAULT, FileSystemExample
 from tests.domain.world import World
+from tests.simulated_aws import wait_for
 
 pytestmark = pytest.mark.django_db(transaction=True)
 example = FileSystemExample()
@@ -44,6 +45,42 @@ def test_a_backup_tells_when_it_moves_to_cold_storage_and_when_it_expires(world:
     assert expires == point["CalculatedLifecycle"]["DeleteAt"].astimezone(UTC).replace(microsecond=0)
     assert expires - datetime.fromisoformat(row.details["move_to_cold_storage_time"]) == timedelta(days=90)
     assert row.details["performance_mode"] == "maxIO" and row.details["original_kms_key_id"].startswith("arn:")
+
+
+def test_a_vault_that_may_not_be_listed_fails_no_backup(world: World) -> None:
+    target = protect(world, expire_option="D", expire_option_value=7)
+    world.aws.fault(action="ListRecoveryPointsByBackupVault", error="AccessDeniedException", status=403)
+
+    world.back_up(target.policy, status=BackupStatus.SUCCESSFUL)
+
+    assert "expire_time" not in snapshot_of(target).details
+
+
+def test_a_copy_does_not_take_over_the_lifetime_of_its_original(world: World) -> None:
+    example.prepare_dr(world)
+    policy = world.policy(dr_enabled=True, dr_regions=[world.region_id("eu-west-1")])
+    target = protect(world, policy=policy, expire_option="D", expire_option_value=7)
+    world.aws.fault(action="DescribeRecoveryPoint", region="eu-west-1", error="AccessDeniedException", status=403)
+
+    world.back_up(policy, status=BackupStatus.SUCCESSFUL, dr_status=DrStatus.COMPLETED)
+
+    assert "expire_time" in snapshot_of(target, kind="efs").details
+    assert "expire_time" not in snapshot_of(target, kind="dr_efs").details
+
+
+def test_a_copy_that_nobody_could_watch_is_found_by_its_job_when_it_is_to_go(world: World) -> None:
+    example.prepare_dr(world)
+    policy = world.policy(dr_enabled=True, dr_regions=[world.region_id("eu-west-1")])
+    protect(world, policy=policy)
+    world.aws.fault(action="ListCopyJobs", error="AccessDeniedException", status=403)
+    backup = world.back_up(policy, status=BackupStatus.SUCCESSFUL, dr_status=DrStatus.FAILED)
+    world.aws.clear_faults()
+    wait_for(lambda: bool(example.snapshots(world, "eu-west-1")))
+
+    backup_deletion.delete_snapshots(actor=world.actor, backup=backup)
+    world.run()
+
+    assert example.snapshots(world, "eu-west-1") == set()
 
 
 def test_retention_leaves_what_has_a_lifetime_of_its_own_until_it_is_over(world: World) -> None:

@@ -222,6 +222,25 @@ def test_an_interrupted_creation_waits_for_the_lists_of_aws_before_it_looks(sett
     assert timedelta(seconds=25) < step.not_before - timezone.now() <= timedelta(seconds=30)
 
 
+def test_trouble_with_looking_does_not_make_an_interrupted_creation_forgotten(settings):
+    settings.CPM_AWS_LIST_LAG_SECONDS = 0
+    answers = [Passing("slow down"), ["old"]]
+
+    def find():
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    built = engine(kind("work", lambda context: Done(context.once(create=lambda: "new", find=find))))
+    job = start(built, [StepSpec("work")])
+    Step.objects.update(intent_at=timezone.now())
+
+    run_to_end(built, job)
+
+    assert Step.objects.get().token == "old"
+
+
 def test_duplicates_of_an_interrupted_creation_are_discarded_and_the_oldest_is_kept(settings):
     settings.CPM_AWS_LIST_LAG_SECONDS = 0
     discarded = []

@@ -93,6 +93,25 @@ def test_an_encrypted_snapshot_is_recovered_in_another_account_through_a_copy_th
     assert EXAMPLE.snapshots(world, account=DR_ACCOUNT) == set()
 
 
+def test_a_temporary_copy_whose_answer_was_lost_does_not_stay_either(world: World) -> None:
+    other = Account.objects.get(pk=world.add_account(DR_ACCOUNT).pk)
+    key(world, account=DR_ACCOUNT)
+    target = EXAMPLE.protect(world, database(world, StorageEncrypted=True, KmsKeyId=key(world)))
+    world.back_up(target.policy)
+    world.aws.fault(action="CopyDBSnapshot", lost_response=True, count=1)
+    recovery = recoveries.recover_whole(
+        actor=world.actor, snapshot=snapshot_of(target), credentials=None, now=world.now(),
+        request={"aws_resource_id": "again", "to_account": other.pk},
+    )  # fmt: skip
+    while not EXAMPLE.snapshots(world, account=DR_ACCOUNT):
+        assert world.work()
+
+    world.abort(recovery)
+    world.run()
+
+    assert EXAMPLE.snapshots(world, account=DR_ACCOUNT) == set()
+
+
 def test_what_is_not_asked_for_is_as_it_was(world: World) -> None:
     source = database(world, StorageType="io1", Iops=3000, Port=6000, MultiAZ=True, PubliclyAccessible=True)
     target = EXAMPLE.protect(world, source)

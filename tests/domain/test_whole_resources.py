@@ -8,7 +8,7 @@ from cpm.aws import gateway
 from cpm.flows import iam
 from cpm.lib.errors import ValidationFailed
 from cpm.lib.states import AutoRemove, BackupStatus, DrStatus, RecoveryStatus, SnapshotStatus
-from cpm.models import Recovery, Snapshot, Target
+from cpm.models import Recovery, Snapshot, Step, Target
 from cpm.resources.registry import WHOLE, WHOLE_BY_KEY
 from cpm.resources.whole import Dr
 from cpm.services import backup_deletion, recoveries
@@ -72,10 +72,13 @@ def test_an_interrupted_start_makes_one_snapshot(world: World, example: Example)
     source = example.make(world, "orders")
     target = example.protect(world, source)
     world.aws.fault(action=example.creates, lost_response=True, count=1)
+    world.aws.fault(action=example.lists, error="ThrottlingException", count=1)
 
     world.back_up(target.policy, status=BackupStatus.SUCCESSFUL)
 
     assert len(example.snapshots(world)) == 1
+    # AWS is asked for what was made since then, however late the interrupted attempt is followed by another one.
+    assert snapshot_of(target).start_time == Step.objects.get(kind="backup.start_whole").started_at
 
 
 def test_throttling_is_never_an_empty_answer(world: World, example: Example) -> None:
@@ -144,6 +147,29 @@ def test_a_name_that_is_taken_is_refused_before_anything_starts(world: World, ex
 
     assert "already" in str(refused.value)
     assert not Recovery.objects.exists()
+
+
+def test_of_two_recoveries_to_one_name_only_one_makes_something(world: World, example: Example) -> None:
+    target = example.protect(world, example.make(world, "orders"))
+    world.back_up(target.policy)
+    if not example.names_taken:
+        pytest.skip("what is recovered gets its id from AWS")
+    before = example.resources(world)
+
+    both = [
+        recoveries.recover_whole(
+            actor=world.actor, snapshot=snapshot_of(target), request=example.request("orders-again"), credentials=None,
+            now=world.now(),
+        )
+        for _ in range(2)
+    ]  # fmt: skip
+    world.run()
+
+    for one in both:
+        one.refresh_from_db()
+    assert [one.status for one in both] == [RecoveryStatus.SUCCESSFUL, RecoveryStatus.FAILED]
+    assert f"recovery {both[0].pk} is making" in both[1].outcome
+    assert len(example.resources(world) - before) == 1
 
 
 def test_a_snapshot_that_aws_fails_fails_the_backup(world: World, example: Example) -> None:

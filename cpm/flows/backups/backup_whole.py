@@ -7,7 +7,7 @@ attempt has made.
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 
-from cpm.aws.errors import AlreadyExists, InvalidState, LimitReached
+from cpm.aws.errors import AlreadyExists, InUse, InvalidState, LimitReached
 from cpm.aws.gateway import AwsClient, client
 from cpm.flows import polling, whole
 from cpm.flows.backups import watching
@@ -17,6 +17,7 @@ from cpm.jobs.kinds import Done, Failed, Outcome, StepKind
 from cpm.lib.states import SnapshotStatus
 from cpm.models import Account, Snapshot
 from cpm.resources.registry import WHOLE_BY_KEY
+from cpm.resources.whole import Making
 
 QUEUE = "backup"
 # A resource that AWS is busy with (maintenance, its own backup, a change of class) can be backed up when that is over.
@@ -42,7 +43,7 @@ def start(context: StepContext) -> Outcome:
         aws_id = context.once(
             create=create, find=lambda: kind.find(aws, making), discard=lambda made: whole.discard(context, aws, row, made)
         )
-    except (InvalidState, LimitReached) as error:
+    except (InvalidState, InUse, LimitReached) as error:
         context.forget_intent()
         if context.now - context.lease.started_at < LONGEST_BUSY:
             if context.cursor is None:
@@ -51,7 +52,7 @@ def start(context: StepContext) -> Outcome:
             return polling.again(context.now, message=f"Waiting for AWS: {error.message}")
         return Failed(error.explain())
     context.log(f"Started {aws_id}.")
-    return Done(write=lambda: _started(row, aws_id, context))
+    return Done(write=lambda: _started(row, aws_id, making))
 
 
 def poll(contexts: Sequence[StepContext]) -> Mapping[int, Outcome | Exception]:
@@ -69,6 +70,7 @@ def cancel_start(context: StepContext) -> None:
     """Abort: delete what this step has started. Absent is as good as deleted."""
     if context.lease.intent_at is None:
         return
+    whole.until_listed(context)
     row = Snapshot.objects.select_related("backup").get(pk=context.payload["snapshot"])
     kind, aws = whole.type_of(row), _client(context)
     making = whole.making(context, row, context.payload["options"])
@@ -97,8 +99,8 @@ def _client(context: StepContext) -> AwsClient:
     return client(identity, kind.snapshots_in, context.payload["region"])
 
 
-def _started(row: Snapshot, aws_id: str, context: StepContext) -> None:
-    Snapshot.objects.filter(pk=row.pk).update(aws_id=aws_id, start_time=context.now)
+def _started(row: Snapshot, aws_id: str, making: Making) -> None:
+    Snapshot.objects.filter(pk=row.pk).update(aws_id=aws_id, start_time=making.since)
 
 
 KINDS = (

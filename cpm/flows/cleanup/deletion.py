@@ -26,6 +26,7 @@ from cpm.jobs.queue import JobSpec
 from cpm.lib.states import WITHOUT_SNAPSHOT, RunIf, Severity, SnapshotKind, SnapshotStatus
 from cpm.models import Backup, Snapshot
 from cpm.resources.registry import DR_KINDS, WHOLE_BY_KEY
+from cpm.resources.whole import Sides
 
 QUEUE = "control"
 KIND = "cleanup"
@@ -156,7 +157,7 @@ def _delete_row(
             context.log(f"{row.aws_id} is outdated and {tagged}: CPM may not delete in {account.name}.")
             _gone(context, row, left=True)
         else:
-            _delete_in_aws(aws, row)
+            _delete_in_aws(context, aws, row)
             context.log(f"Deleted {row.aws_id} of {row.source_id} in {row.region}.")
             _gone(context, row)
     except AwsError as error:
@@ -164,10 +165,14 @@ def _delete_row(
     return None
 
 
-def _delete_in_aws(aws: AwsClient, row: Snapshot) -> None:
+def _delete_in_aws(context: StepContext, aws: AwsClient, row: Snapshot) -> None:
     if row.resource_type in WHOLE_BY_KEY:
+        kind, source = WHOLE_BY_KEY[row.resource_type], _copied_from(context, row)
         with suppress(NotFound):
-            WHOLE_BY_KEY[row.resource_type].delete(aws, whole.held(row))
+            if source is not None:
+                kind.cancel_copy(Sides(source, aws), whole.held(row))
+            else:
+                kind.delete(aws, whole.held(row))
         return
     snapshots = [row.aws_id]
     if row.kind in IMAGES:
@@ -176,6 +181,15 @@ def _delete_in_aws(aws: AwsClient, row: Snapshot) -> None:
         _ignore_absent(aws, "DeregisterImage", ImageId=row.aws_id)
     for snapshot in snapshots:
         _ignore_absent(aws, "DeleteSnapshot", SnapshotId=snapshot)
+
+
+def _copied_from(context: StepContext, row: Snapshot) -> AwsClient | None:
+    """Where a copy comes from that is not known to be complete: that place may know best what has come of it."""
+    original = row.original
+    if row.kind not in DR_KINDS or row.succeeded or original is None or original.account is None:
+        return None
+    identity = identity_of(original.account, session=f"cpm-job-{context.job_id}")
+    return client(identity, WHOLE_BY_KEY[row.resource_type].snapshots_in, original.region)
 
 
 def _image_snapshots(ec2: AwsClient, image: str) -> list[str]:

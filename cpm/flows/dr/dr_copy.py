@@ -34,6 +34,10 @@ COPY_KINDS: Mapping[str, str] = {
     SnapshotKind.ONLY_AMI: SnapshotKind.ONLY_DR_AMI,
     **{kind.kind: kind.dr_kind for kind in WHOLE if kind.dr_kind},
 }
+# Details of a snapshot that are not those of its copy, which AWS tells by itself.
+OF_THE_ORIGINAL = frozenset(
+    {"kms_key_id", "snapshot_ids", "block_devices", "snapshot_arn", "expire_time", "move_to_cold_storage_time"}
+)
 SOURCE_KINDS = frozenset(COPY_KINDS) | {kind.kind for kind in WHOLE}
 
 
@@ -157,7 +161,7 @@ def _rows(backup: Backup, pairs: Sequence[Pair]) -> list[Snapshot]:
                     **{
                         k: v
                         for k, v in source.details.items()
-                        if k not in {"kms_key_id", "snapshot_ids", "block_devices"}
+                        if k not in OF_THE_ORIGINAL
                     },
                     "original_snap": source.aws_id,
                     "original_aws_image_id": source.aws_id if source.kind in deletion.IMAGES else "",

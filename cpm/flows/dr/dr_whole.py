@@ -115,7 +115,7 @@ def copy(context: StepContext) -> Outcome:
         return polling.again(context.now, message=f"Waiting for AWS: {error.message}")
 
     def write() -> None:
-        Snapshot.objects.filter(pk=row.pk).update(aws_id=aws_id, start_time=context.now)
+        Snapshot.objects.filter(pk=row.pk).update(aws_id=aws_id, start_time=making.since)
         context.log(f"Copying {source.aws_id} to {row.region} as {aws_id}.")
 
     return Done(write=write)
@@ -123,8 +123,9 @@ def copy(context: StepContext) -> Outcome:
 
 def cancel_copy(context: StepContext) -> None:
     """Stopped before the copy was watched: remove what was begun."""
-    if context.token is None and context.lease.intent_at is None:
+    if context.lease.intent_at is None:
         return
+    whole.until_listed(context)
     kind, source = _kind(context), _source(context)
     row = Snapshot.objects.select_related("backup").get(pk=context.payload["snapshot"])
     sides, making = _sides(context, kind), whole.making(context, row, {}, _place(context, source))

@@ -256,8 +256,8 @@ def _whole(context: StepContext, found: Found, step: Step) -> None:
 
 
 def _whole_copies(context: StepContext, found: Found, step: Step) -> None:
-    if step.token and not recover_whole.remove_copy(context, step):
-        raise Busy(f"Waiting until the temporary copy {step.token} can be deleted.")
+    if not recover_whole.remove_copy(context, step):
+        raise Busy(f"Waiting until the temporary copy of {step.payload['original']} can be deleted.")
 
 
 def _files(context: StepContext, found: Found, step: Step) -> None:

@@ -17,6 +17,7 @@ from cpm.flows.dr import dr_keys
 from cpm.flows.recoveries import recover_share
 from cpm.flows.recoveries.recover_base import (
     QUEUE,
+    SUBJECT,
     Place,
     account_number,
     aws,
@@ -35,8 +36,8 @@ from cpm.flows.recoveries.recover_base import (
 from cpm.flows.recoveries.recover_finish import ends, plan_cancelled, plan_failed
 from cpm.jobs.context import StepContext
 from cpm.jobs.kinds import Done, Failed, Outcome, StepKind, StepSpec
-from cpm.lib.states import KeyDetection, SnapshotStatus
-from cpm.models import ServerSettings, Snapshot, Step
+from cpm.lib.states import KeyDetection, RecoveryStatus, SnapshotStatus
+from cpm.models import Account, Recovery, ServerSettings, Snapshot, Step
 from cpm.resources import whole as types
 from cpm.resources.registry import WHOLE_BY_KEY
 from cpm.resources.whole import Growing, Making, Restoring, Sides, WholeResource
@@ -58,6 +59,7 @@ def plan(context: StepContext) -> Outcome:
     if shown is None or shown.state is not SnapshotStatus.COMPLETED:
         raise refused(f"AWS has no complete snapshot {row.aws_id} of {row.source_id} any more.")
     place = _place(context, target, source)
+    _alone(recovery, kind, place)
     problems = kind.preflight(lambda service: aws(context, target, service), whole.held(row), request, place)
     if problems:
         raise refused(" ".join(problems.values()))
@@ -71,6 +73,26 @@ def plan(context: StepContext) -> Outcome:
         after = (stage,)
     context.log(f"Recovering {row.source_id} from {row.aws_id} to {target.region}.")
     return Done(then=[*specs, *ends(specs)])
+
+
+def _alone(recovery: Recovery, kind: WholeResource, place: types.Place) -> None:
+    """Refuse a name that another recovery is about to use there: not every service tells whose such a resource is, so that
+    each would take it for its own, and one that is aborted would remove the other's. The one with the lower id goes on,
+    unless the other has its steps already."""
+    names = [one.name for one in kind.recover_takes if one.required]
+    accounts = Account.objects.filter(account_number=place.account_number).values_list("pk", flat=True)
+    others = Recovery.objects.filter(
+        status=RecoveryStatus.IN_PROGRESS,
+        snapshot__resource_type=kind.key,
+        request__target_account__in=[*accounts, recovery.request["target_account"]],
+        request__target_region=place.region,
+    ).exclude(pk=recovery.pk)
+    for other in others.order_by("pk"):
+        taken = [str(recovery.request.get(name) or "").lower() for name in names]
+        used = {str(other.request.get(name) or "").lower() for name in names} & set(filter(None, taken))
+        steps = Step.objects.filter(kind="recover.whole", job__subject_type=SUBJECT, job__subject_id=other.pk)
+        if used and (other.pk < recovery.pk or steps.exists()):
+            raise refused(f"The recovery {other.pk} is making {', '.join(sorted(used))} in {place.region}; choose another name.")
 
 
 def _reach(
@@ -125,7 +147,8 @@ def copy(context: StepContext) -> Outcome:
     """Copy the shared snapshot into the account to recover to, and wait until the copy is complete."""
     kind, row = _kind(context.payload), _row(context)
     place = _place(context, place_of(context.payload), place_of(context.payload["source"]))
-    sides, making = _sides(context, context.payload), _making(context, row, place)
+    sides = _sides(context, context.payload)
+    making = _making(context, row, place, context.step_id, context.lease.started_at)
 
     def create() -> str:
         try:
@@ -225,15 +248,22 @@ def remove_made(context: StepContext, step: Step) -> bool:
 
 
 def remove_copy(context: StepContext, step: Step) -> bool:
-    """Delete the temporary copy of a snapshot; False while AWS is not ready for that."""
-    kind, row = _kind(step.payload), _row(context)
-    try:
-        kind.cancel_copy(_sides(context, step.payload), dataclasses.replace(whole.held(row), aws_id=str(step.token)))
-    except NotFound:
-        return True
-    except (InvalidState, InUse):
-        return False
-    context.log(f"Deleted the temporary copy {step.token}.")
+    """Delete the temporary copy of a snapshot; False while AWS is not ready for that. Raises NotYet until AWS surely shows
+    one whose making was interrupted."""
+    kind, row, sides = _kind(step.payload), _row(context), _sides(context, step.payload)
+    ids = [str(step.token)] if step.token is not None else []
+    if not ids and step.intent_at is not None:
+        until_listed(context, step)
+        place = _place(context, place_of(step.payload), place_of(step.payload["source"]))
+        ids = kind.find_copies(sides, whole.held(row), _making(context, row, place, step.pk, step.started_at))
+    for id in ids:
+        try:
+            kind.cancel_copy(sides, dataclasses.replace(whole.held(row), aws_id=id))
+        except NotFound:
+            continue
+        except (InvalidState, InUse):
+            return False
+        context.log(f"Deleted the temporary copy {id}.")
     return True
 
 
@@ -262,13 +292,15 @@ def _came_of(context: StepContext, stage: str) -> Any:
     return ((step.cursor or {}).get("id") or step.token) if step else None
 
 
-def _making(context: StepContext, row: Snapshot, place: types.Place) -> Making:
+def _making(
+    context: StepContext, row: Snapshot, place: types.Place, step_id: int, since: datetime | None
+) -> Making:
     return Making(
         resource_id=row.source_id,
-        name=f"cpm-{server_id().hex[:8]}-recovery-{context.subject_id}-{context.step_id}",
-        token=str(uuid.uuid5(server_id(), f"step {context.step_id}")),
-        tags=marks(context),
-        since=context.lease.intent_at or context.now,
+        name=f"cpm-{server_id().hex[:8]}-recovery-{context.subject_id}-{step_id}",
+        token=str(uuid.uuid5(server_id(), f"step {step_id}")),
+        tags={**marks(context), tags.STEP: str(step_id)},
+        since=since or context.now,
         place=place,
         details=row.details,
     )
