@@ -4,7 +4,7 @@ Every figure is an integer under its public name; a figure that nothing counts t
 """
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -13,7 +13,8 @@ from django.db import connection
 from cpm import permissions
 from cpm.lib.states import BackupStatus, CopyStatus, DrStatus
 from cpm.models import Actor
-from cpm.resources.registry import DR_KINDS
+from cpm.resources.registry import DR_KINDS, WHOLE
+from cpm.resources.whole import WholeResource
 
 RIGHT = "dashboards.read"
 RECENT = timedelta(hours=24)
@@ -34,6 +35,15 @@ _S3_COPY = {
     CopyStatus.FAILED: "backup_s3_fail_num",
 }
 _DR_SUCCESS, _DR_PARTIAL, _DR_FAIL = "backup_dr_success_num", "backup_dr_partial_num", "backup_dr_fail_num"
+
+
+def _with_others(figures: Mapping[str, str], list_of: Callable[[WholeResource], str]) -> dict[str, str]:
+    """The figures of the contract's own types; another type counts with the one that is recovered like it."""
+    like = {kind.recovery_type: figures[list_of(kind)] for kind in WHOLE if list_of(kind) in figures}
+    others = {list_of(kind): like[kind.recovery_type] for kind in WHOLE if list_of(kind) and kind.recovery_type in like}
+    return {**others, **figures}
+
+
 _PROTECTED = {
     "dynamodb_tables": "protected_ddb_num",
     "efs": "protected_efs_num",
@@ -58,6 +68,8 @@ _SNAPSHOTS = {
 _DR_KINDS = sorted(str(kind) for kind in DR_KINDS)
 
 ACTIVITY = tuple(sorted({*_BACKUP.values(), *_S3_COPY.values(), _DR_SUCCESS, _DR_PARTIAL, _DR_FAIL}))
+_PROTECTED = _with_others(_PROTECTED, lambda kind: kind.key)
+_SNAPSHOTS = _with_others(_with_others(_SNAPSHOTS, lambda kind: kind.kind), lambda kind: kind.dr_kind)
 STATE = tuple(sorted({"accounts_num", "policies_num", *_PROTECTED.values(), *_SNAPSHOTS.values()}))
 
 _ACTIVITY_SQL = """
