@@ -8,7 +8,7 @@ import pytest
 from cpm.flows.cleanup import retention
 from cpm.lib.errors import ValidationFailed
 from cpm.lib.states import BackupStatus, DrStatus, RecoveryStatus, SnapshotStatus
-from cpm.models import Recovery, Snapshot, Target
+from cpm.models import Recovery, Snapshot, Step, Target
 from cpm.services import backup_deletion, backups, recoveries, targets
 from tests.domain.whole_examples.base import snapshot_of
 from tests.domain.whole_examples.efs_file_system import VAULT, FileSystemExample
@@ -185,6 +185,24 @@ def test_a_restore_whose_answer_was_never_stored_is_found_and_removed(world: Wor
     while len(example.resources(world)) == 1:
         assert world.work()
     world.abort(recovery)
+    world.run()
+
+    assert example.resources(world) == {target.aws_resource_id}
+
+
+def test_cleaning_up_is_patient_with_a_restore_that_takes_long(world: World) -> None:
+    target = protect(world)
+    world.back_up(target.policy, status=BackupStatus.SUCCESSFUL)
+    world.aws.timing(backup_job_seconds=0.5)
+    recovery = begin(world, snapshot_of(target))
+    while not world.aws.client("backup").list_restore_jobs()["RestoreJobs"]:
+        assert world.work()
+    world.abort(recovery)
+    cleaning = Step.objects.filter(kind="recover.clean")
+    while not cleaning.filter(cursor__isnull=False).exists():
+        world.work()
+
+    cleaning.update(cursor={"since": (world.now() - timedelta(hours=2)).isoformat()})
     world.run()
 
     assert example.resources(world) == {target.aws_resource_id}

@@ -12,10 +12,17 @@ from cpm.models import Recovery, Snapshot, Step, Target
 from cpm.resources.registry import WHOLE, WHOLE_BY_KEY
 from cpm.resources.whole import Dr
 from cpm.services import backup_deletion, recoveries
+from tests.api.caller import Caller
 from tests.domain.whole_examples import EXAMPLES
-from tests.domain.whole_examples.base import Example, snapshot_of
+from tests.domain.whole_examples.base import REGION, Example, snapshot_of
 from tests.domain.world import DR_ACCOUNT, World
+from tests.simulated_aws import DEFAULT_ACCOUNT
 
+# What the API shows of any snapshot and AWS knows nothing of.
+OF_RECORDS = {
+    "account_id", "account_name", "backup_id", "deletion_time", "dr_account", "end_time", "id", "instance_id",
+    "instance_name", "policy_name", "snapshot_account_id", "snapshot_account_name", "snapshot_type", "start_time", "username",
+}  # fmt: skip
 pytestmark = pytest.mark.django_db(transaction=True)
 
 
@@ -240,3 +247,36 @@ def test_dr_gives_copies_that_outlive_the_source_or_says_why_not(world: World, e
         assert recovery.status == RecoveryStatus.SUCCESSFUL, recovery.outcome
         made = example.recovered(recovery.recovered_resource_ids)
         assert example.content(world, made, copy.region, copy.aws_account_number) == before
+
+
+def test_the_api_shows_what_aws_says(world: World, example: Example) -> None:
+    kind, call = WHOLE_BY_KEY[example.key], Caller(world.user)
+    source = example.make_unusual(world, "ledger")
+    example.prepare_dr(world)
+    dr = {"dr_enabled": True, "dr_regions": [world.region_id("eu-west-1")]} if kind.dr_kind else {}
+    target = example.protect(world, source, options=example.unusual_options(), **dr)
+
+    backup = world.back_up(target.policy, status=BackupStatus.SUCCESSFUL)
+
+    (of_policy,) = call("GET", f"policies/{target.policy_id}/targets/{kind.key}/")[1]
+    common = {"aws_region": REGION, "aws_resource_id": source, "resource_type": kind.key, "tagged": False}
+    assert of_policy == {"id": target.pk, **common, **example.target_fields(world, source)}
+    lists = {kind.kind: REGION} | ({kind.dr_kind: "eu-west-1"} if kind.dr_kind else {})
+    for listed, region in lists.items():
+        (shown,) = call("GET", f"backups/{backup.pk}/snapshots/{listed}/")[1]
+        (made,) = example.snapshots(world, region)
+        expected = {
+            "aws_account_number": DEFAULT_ACCOUNT,
+            "backed_up_resource_id": source,
+            "backed_up_resource_name": "Ledger",
+            "region": region,
+            "snapshot_aws_account_number": DEFAULT_ACCOUNT,
+            "snapshot_id": made,
+            "status": "completed",
+            "succeeded": True,
+            **example.snapshot_fields(world, source, made, region),
+        }
+        if listed == kind.dr_kind:
+            expected["original_snapshot_id"] = Snapshot.objects.get(backup=backup, kind=kind.kind).aws_id
+        assert {name: shown[name] for name in expected} == expected
+        assert set(shown) - set(expected) == OF_RECORDS - (set() if "dr_account" in shown else {"dr_account"})

@@ -31,6 +31,8 @@ from cpm.resources.ec2_capture import describe_instances, describe_snapshots, de
 
 # What has not gone after this time is reported as left behind, so that the record comes to its end.
 LONGEST_WAIT = timedelta(minutes=15)
+# Databases and file systems, and copies of their snapshots, can be removed only when AWS is done with making them.
+LONGEST_OF_WHOLE = timedelta(hours=24)
 
 
 class Busy(Exception):
@@ -41,24 +43,23 @@ def clean(context: StepContext) -> Outcome:
     """Undo what must not stay, in the order in which AWS lets go of things."""
     found = recover_outcome.read(context)
     context.remember({"undo": found.undo})
-    busy, left = "", []
+    busy, left, longest = "", [], LONGEST_WAIT
     for kind, remove in ORDER:
         for step in found.steps:
             if step.kind != kind:
                 continue
             try:
                 remove(context, found, step)
-            except Busy as wait:
+            except (Busy, InUse, InvalidState) as wait:
                 busy = str(wait)
-            except (InUse, InvalidState) as error:
-                busy = error.explain()
+                longest = LONGEST_OF_WHOLE if remove in (_whole, _whole_copies) else longest
             except AwsError as error:
                 if error.transient:
                     raise
                 left.append(error.explain())
     if context.cursor is None:
         context.save_cursor({"since": context.now.isoformat()})
-    if busy and context.now < datetime.fromisoformat(context.cursor["since"]) + LONGEST_WAIT:
+    if busy and context.now < datetime.fromisoformat(context.cursor["since"]) + longest:
         return polling.again(context.now, message=busy)
     left += [busy] if busy else []
     if left:

@@ -32,6 +32,18 @@ class Example(ABC):
         """A resource with content and the tag team=shop; returns its id."""
 
     @abstractmethod
+    def make_unusual(self, world: World, name: str) -> str:
+        """A resource of which nothing that the API shows is what it would be by default; returns its id."""
+
+    @abstractmethod
+    def target_fields(self, world: World, id: str) -> dict[str, Any]:
+        """What the API must show of it as a target beyond what all targets show, from AWS's own answers."""
+
+    @abstractmethod
+    def snapshot_fields(self, world: World, id: str, snapshot: str, region: str = REGION) -> dict[str, Any]:
+        """What the API must show of its snapshot, or of a copy in that region, beyond what all snapshots show."""
+
+    @abstractmethod
     def change(self, world: World, id: str) -> None:
         """Change its content."""
 
@@ -69,7 +81,13 @@ class Example(ABC):
         """What a target must be given."""
         return {}
 
-    def protect(self, world: World, id: str, policy: Policy | None = None, **fields: Any) -> Target:
+    def unusual_options(self) -> dict[str, Any]:
+        """All that may be chosen for a target, nothing of it as it would be by default."""
+        return {}
+
+    def protect(
+        self, world: World, id: str, policy: Policy | None = None, options: dict[str, Any] | None = None, **fields: Any
+    ) -> Target:
         """A target in a policy (a new one if none is given)."""
         world.region_id(REGION)
         return targets.add_whole(
@@ -79,8 +97,29 @@ class Example(ABC):
             region=REGION,
             resource_id=id,
             now=world.now(),
-            options=self.options(),
+            options=self.options() if options is None else options,
         )
+
+
+def customer_key(world: World) -> str:
+    """A KMS key of the user's own, with another one for its copies where DR goes to; its ARN."""
+    arns = []
+    for region in (REGION, "eu-west-1"):
+        kms = world.aws.client("kms", region)
+        arns.append(kms.create_key()["KeyMetadata"]["Arn"])
+        kms.create_alias(AliasName="alias/shop", TargetKeyId=arns[-1])
+    return str(arns[0])
+
+
+def subnets_in(world: World, *zones: str) -> list[str]:
+    """Subnets in these zones, in a VPC of their own."""
+    ec2 = world.aws.client("ec2")
+    vpc = ec2.create_vpc(CidrBlock="10.7.0.0/16")["Vpc"]["VpcId"]
+    made = [
+        ec2.create_subnet(VpcId=vpc, CidrBlock=f"10.7.{number}.0/24", AvailabilityZone=zone)["Subnet"]
+        for number, zone in enumerate(zones)
+    ]
+    return [str(one["SubnetId"]) for one in made]
 
 
 def snapshot_of(target: Target, **which: Any) -> Snapshot:

@@ -1,6 +1,6 @@
 """DocumentDB clusters in the suite over all types."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 from tests.domain.whole_examples.rds_cluster import AuroraExample
 from tests.domain.world import World
@@ -9,9 +9,13 @@ from tests.domain.world import World
 class DocDbExample(AuroraExample):
     key = "docdb_clusters"
     service = engine = "docdb"
+    public: ClassVar[dict[str, Any]] = {}
 
     def make(self, world: World, name: str) -> str:
         return super().make(world, _own(name))
+
+    def named(self, name: str) -> str:
+        return _own(name)
 
     def request(self, name: str) -> dict[str, Any]:
         return super().request(_own(name))

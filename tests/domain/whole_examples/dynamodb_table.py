@@ -1,5 +1,6 @@
 """DynamoDB tables in the suite over all types."""
 
+import math
 from typing import Any
 
 from tests.domain.whole_examples.base import REGION, Example
@@ -24,6 +25,35 @@ class TableExample(Example):
         )
         dynamo.put_item(TableName=name, Item={"id": {"S": "1"}, "name": {"S": name}})
         return name
+
+    def make_unusual(self, world: World, name: str) -> str:
+        dynamo = world.aws.client("dynamodb")
+        dynamo.create_table(
+            TableName=name,
+            KeySchema=[{"AttributeName": "shop", "KeyType": "HASH"}, {"AttributeName": "day", "KeyType": "RANGE"}],
+            AttributeDefinitions=[
+                {"AttributeName": "shop", "AttributeType": "S"}, {"AttributeName": "day", "AttributeType": "N"}
+            ],
+            BillingMode="PAY_PER_REQUEST",
+            Tags=[{"Key": "Name", "Value": "Ledger"}],
+        )  # fmt: skip
+        dynamo.put_item(TableName=name, Item={"shop": {"S": "1"}, "day": {"N": "7"}})
+        return name
+
+    def target_fields(self, world: World, id: str) -> dict[str, Any]:
+        table = world.aws.client("dynamodb").describe_table(TableName=id)["Table"]
+        keys = {one["KeyType"]: one["AttributeName"] for one in table["KeySchema"]}
+        return {
+            "aws_resource_name": table["TableName"],
+            "partition_key": keys["HASH"],
+            "sort_key": keys["RANGE"],
+            "status": table["TableStatus"],
+            "storage": math.ceil(table["TableSizeBytes"] / 2**30),
+            "table_arn": table["TableArn"],
+        }
+
+    def snapshot_fields(self, world: World, id: str, snapshot: str, region: str = REGION) -> dict[str, Any]:
+        return {}
 
     def change(self, world: World, id: str) -> None:
         world.aws.client("dynamodb").put_item(TableName=id, Item={"id": {"S": "2"}})

@@ -2,11 +2,12 @@
 
 import contextlib
 import json
+from datetime import UTC
 from typing import Any
 
 import requests
 
-from tests.domain.whole_examples.base import REGION, Example
+from tests.domain.whole_examples.base import REGION, Example, customer_key, subnets_in
 from tests.domain.world import DR_ACCOUNT, World
 from tests.simulated_aws import DEFAULT_ACCOUNT
 
@@ -34,6 +35,45 @@ class FileSystemExample(Example):
         write(world, id, "orders/1.txt", name)
         write(world, id, "readme", "of the shop")
         return id
+
+    def make_unusual(self, world: World, name: str) -> str:
+        prepare(world, DEFAULT_ACCOUNT, REGION)
+        efs = world.aws.client("efs")
+        tags = [{"Key": "Name", "Value": "Ledger"}]
+        world.aws.client("iam").create_role(RoleName="keeper", AssumeRolePolicyDocument='{"Statement": []}')
+        key = customer_key(world)
+        made = efs.create_file_system(
+            CreationToken=name, PerformanceMode="maxIO", Encrypted=True, KmsKeyId=key, Tags=tags
+        )
+        for subnet in subnets_in(world, "us-east-1b", "us-east-1c"):
+            efs.create_mount_target(FileSystemId=made["FileSystemId"], SubnetId=subnet)
+        write(world, made["FileSystemId"], "readme", "of the shop")
+        return str(made["FileSystemId"])
+
+    def target_fields(self, world: World, id: str) -> dict[str, Any]:
+        shown = world.aws.client("efs").describe_file_systems(FileSystemId=id)["FileSystems"][0]
+        return {
+            "encrypted": shown["Encrypted"],
+            "name": shown["Name"],
+            "num_mount_targets": shown["NumberOfMountTargets"],
+            "size_in_bytes": shown["SizeInBytes"]["Value"],
+            "status": shown["LifeCycleState"],
+            **self.unusual_options(),
+        }
+
+    def snapshot_fields(self, world: World, id: str, snapshot: str, region: str = REGION) -> dict[str, Any]:
+        shown = world.aws.client("efs").describe_file_systems(FileSystemId=id)["FileSystems"][0]
+        backup = world.aws.client("backup", region)
+        point = backup.describe_recovery_point(BackupVaultName=VAULT, RecoveryPointArn=snapshot)
+        ends = point["CalculatedLifecycle"]
+        return {
+            "backup_iam_role_arn": point["IamRoleArn"],
+            "backup_vault_name": point["BackupVaultName"],
+            "expire_time": f"{ends['DeleteAt'].astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}",
+            "move_to_cold_storage_time": f"{ends['MoveToColdStorageAt'].astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}",
+            "original_kms_key_id": shown["KmsKeyId"],
+            "performance_mode": shown["PerformanceMode"],
+        }
 
     def change(self, world: World, id: str) -> None:
         write(world, id, "readme", "changed")
@@ -71,6 +111,16 @@ class FileSystemExample(Example):
     def snapshots(self, world: World, region: str = REGION, account: str | None = None) -> set[str]:
         listed = world.aws.client("backup", region, account).list_recovery_points_by_backup_vault(BackupVaultName=VAULT)
         return {one["RecoveryPointArn"] for one in listed["RecoveryPoints"]}
+
+    def unusual_options(self) -> dict[str, Any]:
+        return {
+            "backup_iam_role_arn": f"arn:aws:iam::{DEFAULT_ACCOUNT}:role/keeper",
+            "backup_vault_name": VAULT,
+            "expire_option": "M",
+            "expire_option_value": 4,
+            "move_to_cold_storage_option": "D",
+            "move_to_cold_storage_option_value": 30,
+        }
 
     def options(self) -> dict[str, Any]:
         return {"backup_vault_name": VAULT}

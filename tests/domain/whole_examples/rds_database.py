@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from tests.domain.whole_examples.base import REGION, Example
+from tests.domain.whole_examples.base import REGION, Example, customer_key, subnets_in
 from tests.domain.world import World
 
 
@@ -23,6 +23,48 @@ class RdsExample(Example):
         )["DBInstance"]
         world.aws.fill(made["DBInstanceArn"], name.encode())
         return str(made["DBInstanceIdentifier"])
+
+    def make_unusual(self, world: World, name: str) -> str:
+        rds = world.aws.client("rds")
+        subnets = subnets_in(world, "us-east-1b", "us-east-1c")
+        rds.create_db_subnet_group(DBSubnetGroupName="shop", DBSubnetGroupDescription="shop", SubnetIds=subnets)
+        made = rds.create_db_instance(
+            DBInstanceIdentifier=name, DBInstanceClass="db.r5.large", Engine="mysql", AllocatedStorage=150,
+            StorageType="io1", Iops=3000, Port=3399, PubliclyAccessible=True, MultiAZ=True, StorageEncrypted=True,
+            KmsKeyId=customer_key(world), DBSubnetGroupName="shop", MasterUsername="shop",
+            MasterUserPassword="not-a-secret", Tags=[{"Key": "Name", "Value": "Ledger"}],
+        )["DBInstance"]  # fmt: skip
+        world.aws.fill(made["DBInstanceArn"], name.encode())
+        return name
+
+    def target_fields(self, world: World, id: str) -> dict[str, Any]:
+        shown = self._shown(world, id)
+        return {
+            "aws_resource_class": shown["DBInstanceClass"],
+            "engine": shown["Engine"],
+            "iops": shown["Iops"],
+            "multi_az": shown["MultiAZ"],
+            "publicly_accessible": shown["PubliclyAccessible"],
+            "status": shown["DBInstanceStatus"],
+            "storage": shown["AllocatedStorage"],
+            "storage_type": shown["StorageType"],
+            "zone": shown["AvailabilityZone"],
+        }
+
+    def snapshot_fields(self, world: World, id: str, snapshot: str, region: str = REGION) -> dict[str, Any]:
+        shown = self._shown(world, id)
+        rds = world.aws.client("rds", region)
+        taken = rds.describe_db_snapshots(DBSnapshotIdentifier=snapshot)["DBSnapshots"][0]
+        return {
+            "db_instance_class": shown["DBInstanceClass"],
+            "iops": taken["Iops"],
+            "multi_az": shown["MultiAZ"],
+            "port": taken["Port"],
+            "publicly_accessible": shown["PubliclyAccessible"],
+            "storage_type": taken["StorageType"],
+            "subnet_group_name": shown["DBSubnetGroup"]["DBSubnetGroupName"],
+            "zone": shown["AvailabilityZone"],
+        }
 
     def change(self, world: World, id: str) -> None:
         world.aws.fill(self._shown(world, id)["DBInstanceArn"], b"something else")
