@@ -249,6 +249,27 @@ def test_dr_gives_copies_that_outlive_the_source_or_says_why_not(world: World, e
         assert example.content(world, made, copy.region, copy.aws_account_number) == before
 
 
+def test_originals_go_only_where_the_dr_account_has_copies_of_its_own(world: World, example: Example) -> None:
+    kind, account = WHOLE_BY_KEY[example.key], world.add_account(DR_ACCOUNT, is_dr_account=True)
+    example.prepare_dr(world)
+    # DocumentDB copies to another account only where the snapshot is; of file systems only eu-west-1 is prepared.
+    where: dict[str, Any] = {"copy_to_snapshot_original_region": True}
+    if not kind.shared:
+        where = {"dr_account_regions": [world.region_id("eu-west-1")]}
+    target = example.protect(
+        world, example.make(world, "orders"), dr_enabled=True, dr_account=account, dr_keep_original_snapshots=False, **where
+    )
+
+    backup = world.back_up(target.policy, status=BackupStatus.SUCCESSFUL)
+
+    left = set() if kind.dr is Dr.COPY else {SnapshotStatus.COMPLETED}
+    assert set(backup.snapshots.filter(kind=kind.kind).exclude(status="deleted").values_list("status", flat=True)) == left
+    assert len(example.snapshots(world)) == len(left)
+    if kind.dr is Dr.COPY:
+        copy = backup.snapshots.get(kind=kind.dr_kind)
+        assert example.snapshots(world, copy.region, DR_ACCOUNT) == {copy.aws_id}
+
+
 def test_the_api_shows_what_aws_says(world: World, example: Example) -> None:
     kind, call = WHOLE_BY_KEY[example.key], Caller(world.user)
     source = example.make_unusual(world, "ledger")
