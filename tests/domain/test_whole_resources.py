@@ -88,6 +88,13 @@ def test_an_interrupted_start_makes_one_snapshot(world: World, example: Example)
     assert snapshot_of(target).start_time == Step.objects.get(kind="backup.start_whole").started_at
 
 
+def test_what_aws_is_busy_with_is_backed_up_when_that_is_over(world: World, example: Example) -> None:
+    target = example.protect(world, example.make(world, "orders"))
+    world.aws.fault(action=example.creates, error="BackupInUseException", count=2)
+
+    world.back_up(target.policy, status=BackupStatus.SUCCESSFUL)
+
+
 def test_throttling_is_never_an_empty_answer(world: World, example: Example) -> None:
     source = example.make(world, "orders")
     target = example.protect(world, source, auto_remove_resource=AutoRemove.YES)
