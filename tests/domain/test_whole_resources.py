@@ -6,12 +6,13 @@ import pytest
 
 from cpm.aws import gateway
 from cpm.flows import iam
+from cpm.jobs import queue
 from cpm.lib.errors import ValidationFailed
 from cpm.lib.states import AutoRemove, BackupStatus, DrStatus, RecoveryStatus, SnapshotStatus
-from cpm.models import Recovery, Snapshot, Step, Target
+from cpm.models import Job, Recovery, Snapshot, Step, Target
 from cpm.resources.registry import WHOLE, WHOLE_BY_KEY
 from cpm.resources.whole import Dr
-from cpm.services import backup_deletion, recoveries
+from cpm.services import backup_deletion, backups, recoveries
 from tests.api.caller import Caller
 from tests.domain.whole_examples import EXAMPLES
 from tests.domain.whole_examples.base import REGION, Example, snapshot_of
@@ -214,6 +215,40 @@ def test_an_aborted_recovery_leaves_nothing(world: World, example: Example) -> N
     world.run()
 
     assert example.resources(world) == before
+
+
+def test_an_interrupted_restore_makes_one_resource(world: World, example: Example) -> None:
+    target = example.protect(world, example.make(world, "orders"))
+    world.back_up(target.policy)
+    before = example.resources(world)
+    world.aws.fault(action=example.restores, lost_response=True, count=1)
+
+    recovery = recover(world, snapshot_of(target), example.request("orders-again"))
+
+    assert recovery.status == RecoveryStatus.SUCCESSFUL, recovery.outcome
+    assert len(example.resources(world) - before) == 1
+
+
+def test_an_interrupted_copy_makes_one_copy_and_an_aborted_one_none(world: World, example: Example) -> None:
+    if not example.copies:
+        pytest.skip("AWS makes no copies of this type")
+    example.prepare_dr(world)
+    dr = {"dr_enabled": True, "dr_regions": [world.region_id("eu-west-1")]}
+    target = example.protect(world, example.make(world, "orders"), **dr)
+    world.aws.fault(action=example.copies, lost_response=True, count=1)
+
+    world.back_up(target.policy, status=BackupStatus.SUCCESSFUL, dr_status=DrStatus.COMPLETED)
+
+    (kept,) = example.snapshots(world, "eu-west-1")
+    world.aws.fault(action=example.copies, lost_response=True)
+    backup = backups.start(actor=world.actor, policy=target.policy, now=world.now())
+    while len(example.snapshots(world, "eu-west-1")) < 2:
+        world.work()
+    queue.request_abort(Job.objects.get(kind="dr_copy", finished_at=None).pk)
+    world.run()
+    backup.refresh_from_db()
+    assert backup.dr_status == DrStatus.FAILED
+    assert example.snapshots(world, "eu-west-1") == {kept}
 
 
 def test_many_resources_cost_one_call_each_and_a_few_more(world: World, example: Example) -> None:
