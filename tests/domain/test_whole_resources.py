@@ -319,6 +319,9 @@ def test_the_api_shows_what_aws_says(world: World, example: Example) -> None:
     dr = {"dr_enabled": True, "dr_regions": [world.region_id("eu-west-1")]} if kind.dr_kind else {}
     target = example.protect(world, source, options=example.unusual_options(), **dr)
 
+    # It has changed since it was put under the policy.
+    Target.objects.filter(pk=target.pk).update(details={**target.details, "status": "creating", "capacity": 7})
+
     backup = world.back_up(target.policy, status=BackupStatus.SUCCESSFUL)
 
     (of_policy,) = call("GET", f"policies/{target.policy_id}/targets/{kind.key}/")[1]
