@@ -35,6 +35,8 @@ GIB = 1 << 30
 FEW = 10
 # AWS's clock and ours never differ by more, or no call would be accepted.
 CLOCKS = timedelta(minutes=15)
+# Without its key a table can be used by nobody; AWS archives it after a week.
+LOST = frozenset({"INACCESSIBLE_ENCRYPTION_CREDENTIALS", "ARCHIVING", "ARCHIVED"})
 TABLES = "arn:{partition}:dynamodb:*:*:table/*"
 BACKUPS = "arn:{partition}:dynamodb:*:*:table/*/backup/*"
 # Rights that a restore exercises on the new table without a call of that name (DynamoDB Developer Guide, "Using IAM with
@@ -204,6 +206,8 @@ class DynamoDbTable(WholeResource):
             table = client.call("DescribeTable", TableName=name)["Table"]
         except NotFound:
             return Growing(absent=True)
+        if table["TableStatus"] in LOST:
+            return Growing(failed=f"it is in state {table['TableStatus']}.")
         ready = table["TableStatus"] == "ACTIVE" and not table.get("RestoreSummary", {}).get("RestoreInProgress")
         return Growing(done=ready)
 

@@ -25,7 +25,8 @@ PORTS = range(1150, 65536)
 READY = frozenset({"available", "backing-up", "storage-optimization", "storage-config-upgrade"})
 FAILED = frozenset(
     {
-        "failed", "restore-error", "inaccessible-encryption-credentials", "incompatible-create", "incompatible-network",
+        "failed", "restore-error", "cloning-failed", "migration-failed", "inaccessible-encryption-credentials",
+        "inaccessible-encryption-credentials-recoverable", "incompatible-create", "incompatible-network",
         "incompatible-option-group", "incompatible-parameters", "incompatible-restore", "insufficient-capacity",
     }
 )  # fmt: skip

@@ -7,7 +7,7 @@ from django.utils import timezone
 
 from cpm.lib.states import AmiOption
 from cpm.models import Alert, Job, ServerSettings, Snapshot
-from cpm.services import backups
+from cpm.services import backups, freezer
 from tests.domain.world import DR_ACCOUNT
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -82,6 +82,26 @@ def test_the_originals_go_when_only_the_cross_account_copies_are_kept(world, aws
     assert Snapshot.objects.get(backup=backup, kind="dr_volumes").status == "completed"
     assert world.snapshots_in_aws() == set()
     assert len(world.snapshots_in_aws(DR_ACCOUNT)) == 1
+
+
+def test_the_originals_of_a_backup_that_was_frozen_during_its_dr_stay(world, aws):
+    dr_account = world.add_account(DR_ACCOUNT, is_dr_account=True)
+    policy = dr_policy(
+        world, aws.volume(), dr_account=dr_account, dr_account_regions=[world.region_id("us-east-1")],
+        dr_keep_original_snapshots=False,
+    )  # fmt: skip
+    aws.timing(copy_seconds=0.3)
+    backup = backups.start(actor=world.actor, policy=policy, now=world.now())
+    while not world.snapshots_in_aws(DR_ACCOUNT):
+        world.work()
+
+    backup.refresh_from_db()
+    freezer.freeze(actor=world.actor, backup=backup, name="kept", description="")
+    world.run()
+
+    backup.refresh_from_db()
+    assert backup.dr_status == "C"
+    assert Snapshot.objects.get(backup=backup, kind="volumes").status == "completed"
 
 
 def test_images_are_copied_with_their_snapshots(world, aws):

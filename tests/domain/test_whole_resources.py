@@ -6,12 +6,13 @@ import pytest
 
 from cpm.aws import gateway
 from cpm.flows import iam
+from cpm.jobs import queue
 from cpm.lib.errors import ValidationFailed
 from cpm.lib.states import AutoRemove, BackupStatus, DrStatus, RecoveryStatus, SnapshotStatus
-from cpm.models import Recovery, Snapshot, Step, Target
+from cpm.models import Job, Recovery, Snapshot, Step, Target
 from cpm.resources.registry import WHOLE, WHOLE_BY_KEY
 from cpm.resources.whole import Dr
-from cpm.services import backup_deletion, recoveries
+from cpm.services import backup_deletion, backups, recoveries
 from tests.api.caller import Caller
 from tests.domain.whole_examples import EXAMPLES
 from tests.domain.whole_examples.base import REGION, Example, snapshot_of
@@ -86,6 +87,13 @@ def test_an_interrupted_start_makes_one_snapshot(world: World, example: Example)
     assert len(example.snapshots(world)) == 1
     # AWS is asked for what was made since then, however late the interrupted attempt is followed by another one.
     assert snapshot_of(target).start_time == Step.objects.get(kind="backup.start_whole").started_at
+
+
+def test_what_aws_is_busy_with_is_backed_up_when_that_is_over(world: World, example: Example) -> None:
+    target = example.protect(world, example.make(world, "orders"))
+    world.aws.fault(action=example.creates, error="BackupInUseException", count=2)
+
+    world.back_up(target.policy, status=BackupStatus.SUCCESSFUL)
 
 
 def test_throttling_is_never_an_empty_answer(world: World, example: Example) -> None:
@@ -209,6 +217,40 @@ def test_an_aborted_recovery_leaves_nothing(world: World, example: Example) -> N
     assert example.resources(world) == before
 
 
+def test_an_interrupted_restore_makes_one_resource(world: World, example: Example) -> None:
+    target = example.protect(world, example.make(world, "orders"))
+    world.back_up(target.policy)
+    before = example.resources(world)
+    world.aws.fault(action=example.restores, lost_response=True, count=1)
+
+    recovery = recover(world, snapshot_of(target), example.request("orders-again"))
+
+    assert recovery.status == RecoveryStatus.SUCCESSFUL, recovery.outcome
+    assert len(example.resources(world) - before) == 1
+
+
+def test_an_interrupted_copy_makes_one_copy_and_an_aborted_one_none(world: World, example: Example) -> None:
+    if not example.copies:
+        pytest.skip("AWS makes no copies of this type")
+    example.prepare_dr(world)
+    dr = {"dr_enabled": True, "dr_regions": [world.region_id("eu-west-1")]}
+    target = example.protect(world, example.make(world, "orders"), **dr)
+    world.aws.fault(action=example.copies, lost_response=True, count=1)
+
+    world.back_up(target.policy, status=BackupStatus.SUCCESSFUL, dr_status=DrStatus.COMPLETED)
+
+    (kept,) = example.snapshots(world, "eu-west-1")
+    world.aws.fault(action=example.copies, lost_response=True)
+    backup = backups.start(actor=world.actor, policy=target.policy, now=world.now())
+    while len(example.snapshots(world, "eu-west-1")) < 2:
+        world.work()
+    queue.request_abort(Job.objects.get(kind="dr_copy", finished_at=None).pk)
+    world.run()
+    backup.refresh_from_db()
+    assert backup.dr_status == DrStatus.FAILED
+    assert example.snapshots(world, "eu-west-1") == {kept}
+
+
 def test_many_resources_cost_one_call_each_and_a_few_more(world: World, example: Example) -> None:
     policy = world.policy()
     for number in range(example.many):
@@ -249,12 +291,36 @@ def test_dr_gives_copies_that_outlive_the_source_or_says_why_not(world: World, e
         assert example.content(world, made, copy.region, copy.aws_account_number) == before
 
 
+def test_originals_go_only_where_the_dr_account_has_copies_of_its_own(world: World, example: Example) -> None:
+    kind, account = WHOLE_BY_KEY[example.key], world.add_account(DR_ACCOUNT, is_dr_account=True)
+    example.prepare_dr(world)
+    # DocumentDB copies to another account only where the snapshot is; of file systems only eu-west-1 is prepared.
+    where: dict[str, Any] = {"copy_to_snapshot_original_region": True}
+    if not kind.shared:
+        where = {"dr_account_regions": [world.region_id("eu-west-1")]}
+    target = example.protect(
+        world, example.make(world, "orders"), dr_enabled=True, dr_account=account, dr_keep_original_snapshots=False, **where
+    )
+
+    backup = world.back_up(target.policy, status=BackupStatus.SUCCESSFUL)
+
+    left = set() if kind.dr is Dr.COPY else {SnapshotStatus.COMPLETED}
+    assert set(backup.snapshots.filter(kind=kind.kind).exclude(status="deleted").values_list("status", flat=True)) == left
+    assert len(example.snapshots(world)) == len(left)
+    if kind.dr is Dr.COPY:
+        copy = backup.snapshots.get(kind=kind.dr_kind)
+        assert example.snapshots(world, copy.region, DR_ACCOUNT) == {copy.aws_id}
+
+
 def test_the_api_shows_what_aws_says(world: World, example: Example) -> None:
     kind, call = WHOLE_BY_KEY[example.key], Caller(world.user)
     source = example.make_unusual(world, "ledger")
     example.prepare_dr(world)
     dr = {"dr_enabled": True, "dr_regions": [world.region_id("eu-west-1")]} if kind.dr_kind else {}
     target = example.protect(world, source, options=example.unusual_options(), **dr)
+
+    # It has changed since it was put under the policy.
+    Target.objects.filter(pk=target.pk).update(details={**target.details, "status": "creating", "capacity": 7})
 
     backup = world.back_up(target.policy, status=BackupStatus.SUCCESSFUL)
 

@@ -36,6 +36,7 @@ class Plan:
         self.before = backup_scripts.before(policy, backup)
         self._ids: list[int] = []
         self.payloads: list[dict[str, Any]] = []
+        self.seen: list[Target] = []
 
     def add(self, target: Target, described: dict[str, Any]) -> None:
         """Plan one target; `described` holds what AWS says of the resources of its region and type by id, and with
@@ -95,11 +96,15 @@ class Plan:
 
     def save(self) -> None:
         Snapshot.objects.bulk_create(self.rows)
+        Target.objects.bulk_update(self.seen, ["name", "details", "last_seen_at"], batch_size=500)
 
     def _add_whole(self, target: Target, resource: Described) -> None:
         kind = WHOLE_BY_KEY[target.resource_type]
         row = self._row(target, kind.kind, target.aws_resource_id)
         row.source_name = target.name = resource.name
+        # The API shows targets as they were when AWS was asked last, and limits add up how large they were then.
+        target.details, target.last_seen_at = dict(resource.details), self.context.now
+        self.seen.append(target)
         row.details = {**resource.details, "tags": dict(resource.tags)}
         row.details |= {"options": target.options} if target.options else {}
         row.capacity, row.encrypted = resource.details.get("capacity"), bool(resource.details.get("encrypted"))

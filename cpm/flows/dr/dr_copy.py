@@ -308,6 +308,9 @@ def _drop_originals(backup: Backup, policy: Policy) -> None:
     """Delete the originals whose cross-account copies are complete, when only those are to be kept."""
     if policy.dr_account_id is None or policy.dr_keep_original_snapshots:
         return
+    # It may have been frozen while it was copied.
+    if Backup.objects.filter(pk=backup.pk, is_freezer_item=True).exists():
+        return
     copied = Snapshot.objects.filter(
         backup=backup, account_id=policy.dr_account_id, succeeded=True, original__isnull=False
     ).values_list("original_id", flat=True)

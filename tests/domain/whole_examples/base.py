@@ -17,6 +17,9 @@ class Example(ABC):
     # The call that makes a snapshot and the one that lists them, as the simulator's log names them.
     creates: ClassVar[str]
     lists: ClassVar[str]
+    # The calls that copy a snapshot (empty where there is none) and that restore one.
+    copies: ClassVar[str] = ""
+    restores: ClassVar[str]
     # A fault of the snapshots' making is one of AWS's answers, or a snapshot that fails later.
     fails_later: ClassVar[bool] = True
     # Whether the new resource's name is the user's, so that it may be taken.

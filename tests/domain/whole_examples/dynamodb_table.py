@@ -10,6 +10,7 @@ from tests.domain.world import World
 class TableExample(Example):
     key = "dynamodb_tables"
     creates, lists = "CreateBackup", "ListBackups"
+    restores = "RestoreTableFromBackup"
     # A backup of a table either starts or does not; AWS knows no failed one.
     fails_later = False
     timing = ("table_seconds",)

@@ -23,6 +23,7 @@ COPY_INTO = {
 class FileSystemExample(Example):
     key = "efs"
     creates, lists = "StartBackupJob", "ListBackupJobs"
+    copies, restores = "StartCopyJob", "StartRestoreJob"
     names_taken = False
     timing = ("backup_job_seconds", "file_system_seconds")
 

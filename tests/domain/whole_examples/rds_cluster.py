@@ -11,6 +11,7 @@ class AuroraExample(Example):
     service = "rds"
     engine = "aurora-postgresql"
     creates, lists = "CreateDBClusterSnapshot", "DescribeDBClusterSnapshots"
+    copies, restores = "CopyDBClusterSnapshot", "RestoreDBClusterFromSnapshot"
     timing = ("database_seconds",)
     # What DocumentDB has not.
     public: ClassVar[dict[str, Any]] = {"PubliclyAccessible": True}

@@ -9,6 +9,7 @@ from tests.domain.world import World
 class RdsExample(Example):
     key = "rds_databases"
     creates, lists = "CreateDBSnapshot", "DescribeDBSnapshots"
+    copies, restores = "CopyDBSnapshot", "RestoreDBInstanceFromDBSnapshot"
     timing = ("database_seconds",)
 
     def make(self, world: World, name: str) -> str:

@@ -14,6 +14,7 @@ def arn(id: str, region: str = REGION, account: str | None = None) -> str:
 class RedshiftExample(Example):
     key = "redshift_clusters"
     creates, lists = "CreateClusterSnapshot", "DescribeClusterSnapshots"
+    restores = "RestoreFromClusterSnapshot"
     timing = ("database_seconds",)
 
     def make(self, world: World, name: str, **more: Any) -> str:
