@@ -17,7 +17,7 @@ from tests.domain.world import DR_ACCOUNT, World
 from tests.simulated_aws import DEFAULT_ACCOUNT
 
 pytestmark = pytest.mark.django_db(transaction=True)
-OPTIONAL = {"consistency", "mail", "notifications", "replacing volumes", "s3 repositories", "s3 sync destination", "s3 sync source"}
+OPTIONAL = {one.group for name in iam.OPTIONAL["backup-account"] for one in iam.POLICIES[name]}
 
 
 def with_role(
