@@ -15,6 +15,7 @@ from typing import Any
 
 from django.db.models import Avg, Q, QuerySet
 
+from cpm.flows import polling
 from cpm.flows.cleanup import remains, uses
 from cpm.flows.messages import alerting
 from cpm.flows.s3 import deletion, operation, pruning, repositories
@@ -75,7 +76,8 @@ def begin(context: StepContext) -> Outcome:
         return Done("The policy was deleted.", write=lambda: _settle(ids, context.now))
     holder = operation.take(context, policy)
     if holder is not None:
-        return Wait(30.0, message=f"Job {holder.pk} ({holder.kind}) is working in S3 for this policy.")
+        words = f"Job {holder.pk} ({holder.kind}) is working in S3 for this policy."
+        return polling.again(context.now, message=words)
     chosen = Backup.objects.filter(pk__in=ids, archive_status=CopyStatus.INITIALIZING, is_freezer_item=False)
     chosen = chosen.exclude(s3_copy_status=CopyStatus.EXPIRED).exclude(pk__in=uses.read(ids))
     copies = list(

@@ -7,6 +7,7 @@ It runs at midnight by the server's clock and on demand, and waits while another
 from collections.abc import Collection, Iterable
 from datetime import datetime
 
+from cpm.flows import polling
 from cpm.flows.cleanup import remains, uses
 from cpm.flows.messages import alerting
 from cpm.flows.s3 import archive, deletion, operation, pruning
@@ -23,7 +24,7 @@ from cpm.flows.s3.retention_rules import (
 )
 from cpm.jobs import queue
 from cpm.jobs.context import StepContext
-from cpm.jobs.kinds import Done, Outcome, StepKind, StepSpec, Wait
+from cpm.jobs.kinds import Done, Outcome, StepKind, StepSpec
 from cpm.jobs.queue import JobSpec
 from cpm.lib.states import CopyStatus, RetentionUnit, RunIf, Severity, StepState, Tier
 from cpm.models import Backup, Job, Policy, S3Copy, S3Repository, Step
@@ -73,7 +74,8 @@ def plan(context: StepContext) -> Outcome:
         return Done("The policy was deleted.")
     holder = operation.take(context, policy)
     if holder is not None:
-        return Wait(30.0, message=f"Job {holder.pk} ({holder.kind}) is working in S3 for this policy.")
+        words = f"Job {holder.pk} ({holder.kind}) is working in S3 for this policy."
+        return polling.again(context.now, message=words)
     if policy.archive_enabled and expires_at_once(rules_of(policy), archive_rules_of(policy)):
         with context.fenced():
             _stop(context, policy)
