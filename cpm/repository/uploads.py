@@ -6,6 +6,8 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 from cpm.repository import index, packs
+from cpm.repository.delays import VIEW_LIFETIME
+from cpm.repository.errors import StaleView
 from cpm.repository.index import IndexedPack, View
 from cpm.repository.packs import LEAST_PACK_BYTES, PackBuilder
 from cpm.repository.repository import Repository
@@ -48,6 +50,8 @@ class PackUploads:
             self._builders.put(PackBuilder(repository.ciphers, session, pack_bytes))
         self._pool = ThreadPoolExecutor(background, "repository-upload") if background else None
         self._unindexed: list[IndexedPack] = []
+        # When the oldest of these may have been stored.
+        self._waiting_since = 0.0
         self._lock = threading.Lock()
         self._failure: BaseException | None = None
         self.stored_bytes = 0
@@ -81,12 +85,13 @@ class PackUploads:
     def _upload(self, builder: PackBuilder) -> None:
         try:
             name, content, table = builder.finish()
+            began = self._repository.clock()
             self._repository.store.put(self._view.area.pack_key(name), content, options=self._options)
             pack = IndexedPack(name, len(content), packs.parse_table(table))
             self._stored(pack)
             with self._lock:
                 self.stored_bytes += pack.size
-                self._unindexed.append(pack)
+                self._await_index(pack, began)
                 ready = sum(len(each.table) for each in self._unindexed) >= INDEX_ROWS
             if ready:
                 self.write_index()
@@ -97,12 +102,20 @@ class PackUploads:
             self._builders.put(builder)
 
     def adopt(self, pack: IndexedPack) -> None:
-        """Name a pack that lies in the store already in the next index object."""
+        """Name a pack that lies in the store already, and is not condemned, in the next index object."""
         with self._lock:
-            self._unindexed.append(pack)
+            self._await_index(pack, self._repository.clock())
+
+    def _await_index(self, pack: IndexedPack, since: float) -> None:
+        self._waiting_since = min(self._waiting_since, since) if self._unindexed else since
+        self._unindexed.append(pack)
 
     def write_index(self) -> None:
+        """Name what was stored. Raises `StaleView` for packs that have waited so long that a prune, which does not know
+        them, may have deleted them: naming them would make everybody take their blocks for present."""
         with self._lock:
+            if self._unindexed and self._repository.clock() - self._waiting_since > VIEW_LIFETIME:
+                raise StaleView("Packs were stored too long ago to be named now; go on from the last cursor.")
             waiting, self._unindexed = self._unindexed, []
         for group in index.grouped(waiting):
             index.write(

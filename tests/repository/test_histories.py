@@ -205,3 +205,26 @@ def test_nothing_is_deleted_before_the_grace_is_over(tmp_path):
     assert (first.condemned, first.deleted, second.deleted, third.deleted) == (1, 0, 0, 1)
     with pytest.raises(ObjectMissing):
         repository.copy(copy.copy_id)
+
+
+def test_packs_that_waited_too_long_for_their_index_are_not_named(tmp_path):
+    """A writer that stood still for days: a prune has deleted what it stored and never named."""
+    now = [1_000_000.0]
+    store = Clocked(tmp_path, lambda: now[0])
+    repository = create(store, SECRET, owner=SERVER, clock=lambda: now[0])
+    volume = Volume([2, 4, 6, 8])
+    plan = draft(volume)
+    writer = CopyWriter(repository, plan, pack_bytes=SMALL_PACK, background=0)
+    for block in writer.plan(0, len(volume.seeds)):
+        writer.write(block, volume.content(block))
+    for _ in range(3):
+        now[0] += 8 * 24 * HOUR
+        prune(repository, delays=DELAYS)
+
+    with pytest.raises(StaleView):
+        writer.checkpoint()
+    again = copy_volume(repository, draft(volume), volume, pack_bytes=SMALL_PACK)
+
+    # What the writer stored at last is a leftover, which the next prune condemns.
+    assert [one for one in verify(repository, Depth.FULL).findings if not one.leftover] == []
+    assert holds(repository, again, volume)
