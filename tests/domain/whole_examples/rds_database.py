@@ -80,7 +80,8 @@ class RdsExample(Example):
         world.aws.client("rds").delete_db_instance(DBInstanceIdentifier=id, SkipFinalSnapshot=True)
 
     def resources(self, world: World) -> set[str]:
-        found = world.aws.client("rds").describe_db_instances()["DBInstances"]
+        pages = world.aws.client("rds").get_paginator("describe_db_instances").paginate()
+        found = [one for page in pages for one in page["DBInstances"]]
         # Members of clusters belong to those.
         alone = [one for one in found if not one.get("DBClusterIdentifier")]
         return {one["DBInstanceIdentifier"] for one in alone if one["DBInstanceStatus"] != "deleting"}
